@@ -1,0 +1,180 @@
+"""What the operator asks of an ML backend, and what a backend tells it.
+
+One `Provider` instance serves one Provider resource. Everything is asynchronous, everything may be repeated: the operator calls
+again after a crash or a lost answer, so `submit_run` is idempotent by `Submission.id` and `cancel_run` by the run.
+Errors are `Retryable` (network, 5xx, 429) or `Permanent` (this submission can never work); anything else is a defect of the
+provider and is treated as `Retryable`.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from kfp_operator.api.states import RunState
+
+SUBMISSION_NAMESPACE = uuid.UUID("6f1d3f86-5d0b-5c0e-9d29-6a1f4b3f2c55")
+
+
+def submission_id(uid: str, attempt: int) -> str:
+    """The id under which attempt number `attempt` (from 1) of the Run `uid` is known to backends that let us choose it.
+
+    Computed, never stored: after a crash it can be looked up (UUIDv5, valid as label value and KFP run_id).
+    """
+    return str(uuid.uuid5(SUBMISSION_NAMESPACE, f"{uid}.{attempt}"))
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineVersion:
+    """One synchronized version of a Pipeline: what a run executes."""
+
+    namespace: str
+    name: str
+    version: str
+    spec: Mapping[str, Any]
+    """KFP intermediate representation (IR), the PipelineSpec document."""
+    platform_spec: Mapping[str, Any] | None = None
+    provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One attempt of one Run, complete: nothing else is needed to execute it."""
+
+    id: str
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    pipeline: PipelineVersion
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Typed after the IR (see `providers.ir.bind_parameters`); defaults are left to the backend."""
+    experiment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """The backend's run entered `state` at `time` (aware, UTC)."""
+
+    state: RunState
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Progress of one step, for people who wait."""
+
+    name: str
+    state: RunState
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """All a backend knows of a run now. Updates are whole, never differences: a later one replaces an earlier one."""
+
+    submission_id: str
+    provider_id: str
+    history: Sequence[StateChange]
+    """Every state since the attempt began, oldest first, never empty; the last one is the present state."""
+    attempt: int = 1
+    message: str = ""
+    """Why it waits or failed, one paragraph, no secrets, no terminal colours."""
+    failed_task: str = ""
+    url: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    training_start: datetime | None = None
+    training_end: datetime | None = None
+    tasks: Sequence[Task] = ()
+
+    @property
+    def state(self) -> RunState:
+        return self.history[-1].state
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentArtifact:
+    """One artifact that a component of a run produced."""
+
+    component: str
+    """The task's name in the IR."""
+    name: str
+    """The output's key."""
+    type: str
+    """Schema title: system.Model, system.Dataset, tfx.PushedModel ..."""
+    uri: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """One backend, as one Provider resource describes it."""
+
+    statuses: frozenset[RunState]
+    """The states this backend can report."""
+    keeps_pipelines: bool
+    """Whether pipelines are objects at the backend, which must be made there and deleted."""
+
+    async def check(self) -> None:
+        """Return when the backend can be used; raise Retryable or Permanent with a message that names the remedy."""
+
+    async def close(self) -> None:
+        """Release connections and tasks. Runs go on."""
+
+    async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
+        """Make the version known to the backend, once; return its provider id."""
+
+    async def delete_pipeline(self, provider_id: str) -> None:
+        """Remove what ensure_pipeline made; return when it is gone, also when it was gone before."""
+
+    async def submit_run(self, submission: Submission) -> str:
+        """Start the run unless a run of this submission id exists; return its provider id."""
+
+    async def get_run(self, submission_id: str) -> RunUpdate | None:
+        """What the backend knows of the submission; None: it never arrived, or is gone."""
+
+    async def cancel_run(self, submission_id: str) -> None:
+        """Ask the run to stop. Its end is told by the watch. Nothing happens when it ended before."""
+
+    def logs(self, submission_id: str, *, follow: bool = False) -> AsyncIterator[str]:
+        """Lines of the run's log, without line ends; with `follow` until the run ends."""
+
+    def watch_runs(self) -> AsyncIterator[RunUpdate]:
+        """Updates of all runs this provider started, beginning with one for every run that has not ended.
+
+        Ends only by an exception or by close(). Cost follows changes, not the number of runs.
+        """
+
+    async def artifacts(self, submission_id: str) -> Sequence[ComponentArtifact]:
+        """What an ended run produced. Retryable while not yet known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """What a provider is opened with."""
+
+    namespace: str
+    name: str
+    parameters: BaseModel
+    """An instance of `ProviderType.parameters`."""
+    pipeline_root: str = ""
+    max_active_runs: int | None = None
+    state_dir: Path = Path()
+    """A folder of this provider's own on this machine, kept over restarts."""
+
+
+class ProviderType(Protocol):
+    """An entry point of group ``kfp_operator.providers``; its name is `spec.type`."""
+
+    parameters: type[BaseModel]
+    """The model of `spec.parameters`; unknown keys are errors."""
+    in_cluster: bool
+    """Whether it may run inside a cluster without being named in the setting providers.enabled."""
+
+    def open(self, config: ProviderConfig) -> Provider:
+        """A new instance; must not block or connect."""
