@@ -37,6 +37,11 @@ class Names:
         return f"{self.group}/pipeline-version"
 
     @property
+    def provider(self) -> str:
+        """Annotation: the Provider the Run is bound to, set with the finalizer."""
+        return f"{self.group}/provider"
+
+    @property
     def run_configuration(self) -> str:
         return f"{self.group}/runconfiguration"
 

@@ -1,0 +1,39 @@
+"""Cuts a status to the bounds its CRD sets, so that a long message never makes a write fail."""
+
+from typing import Any, TypeVar, get_args
+
+from annotated_types import MaxLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def clip(model: M) -> M:
+    """The model with every string and list (and those inside) cut to its declared maximum; itself when nothing is over."""
+    update: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        cut = _clip_value(value, _limit(info))
+        if cut is not value:
+            update[name] = cut
+    return model.model_copy(update=update) if update else model
+
+
+def _clip_value(value: Any, limit: int | None) -> Any:
+    if isinstance(value, BaseModel):
+        return clip(value)
+    if isinstance(value, str) and limit is not None and len(value) > limit:
+        return value[: limit - 1] + "…"
+    if isinstance(value, list):
+        items = [_clip_value(item, None) for item in (value[:limit] if limit is not None else value)]
+        if len(items) != len(value) or any(a is not b for a, b in zip(items, value, strict=True)):
+            return items
+    return value
+
+
+def _limit(info: FieldInfo) -> int | None:
+    found = [m.max_length for m in info.metadata if isinstance(m, MaxLen)]
+    for arg in get_args(info.annotation):  # Optional[Annotated[str, MaxLen]]
+        found += [m.max_length for m in getattr(arg, "__metadata__", ()) if isinstance(m, MaxLen)]
+    return min(found, default=None)
