@@ -2,15 +2,16 @@
 
 from typing import Any, TypeVar, get_args
 
-from annotated_types import MaxLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from kfp_operator.api.schema import Enforced
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def clip(model: M) -> M:
-    """The model with every string and list (and those inside) cut to its declared maximum; itself when nothing is over."""
+    """The model with every string, list and map (and those inside) cut to its declared maximum; itself when nothing is over."""
     update: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
@@ -25,6 +26,8 @@ def _clip_value(value: Any, limit: int | None) -> Any:
         return clip(value)
     if isinstance(value, str) and limit is not None and len(value) > limit:
         return value[: limit - 1] + "…"
+    if isinstance(value, dict) and limit is not None and len(value) > limit:
+        return {key: value[key] for key in list(value)[:limit]}
     if isinstance(value, list):
         items = [_clip_value(item, None) for item in (value[:limit] if limit is not None else value)]
         if len(items) != len(value) or any(a is not b for a, b in zip(items, value, strict=True)):
@@ -33,7 +36,10 @@ def _clip_value(value: Any, limit: int | None) -> Any:
 
 
 def _limit(info: FieldInfo) -> int | None:
-    found = [m.max_length for m in info.metadata if isinstance(m, MaxLen)]
-    for arg in get_args(info.annotation):  # Optional[Annotated[str, MaxLen]]
-        found += [m.max_length for m in getattr(arg, "__metadata__", ()) if isinstance(m, MaxLen)]
-    return min(found, default=None)
+    found = [*info.metadata]
+    for choice in get_args(info.annotation):  # Annotated[...] | None
+        found += getattr(choice, "__metadata__", ())
+    limits = [
+        limit for m in found if isinstance(m, Enforced) for limit in (m.max_length, m.max_items, m.max_properties) if limit is not None
+    ]
+    return min(limits, default=None)

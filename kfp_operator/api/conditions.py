@@ -2,17 +2,28 @@
 
 Types: `Synchronized` (the Go operator's), `Ready`, `Reconciling`, `Stalled` (kstatus), `Succeeded`, `Completed` (Runs),
 `EventsDelivered`. Conditions that are abnormal when true (Reconciling, Stalled) and EventsDelivered=True are absent, not False.
+
+Nothing else in the operator names a condition: a reconciler says what the situation is (`run_waiting`, `run_finished`,
+`failed`, ...) and gets the wishes for all types that belong to it; `apply` makes conditions of them.
+
+kstatus (kubectl, Helm, Flux and kpt wait with it) reads conditions in the order of the list: the first of Reconciling=True
+(in progress) and Stalled=True (failed) decides. So Stalled stands before Reconciling: who waits for an object that only a
+person can help is told at once.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from kfp_operator.api.meta import Condition
+from kfp_operator.api.states import FINAL, RunState, SyncState
 
 Status = Literal["True", "False", "Unknown"]
-ORDER = ("Ready", "Synchronized", "Succeeded", "Completed", "Reconciling", "Stalled", "EventsDelivered")
+ORDER = ("Ready", "Synchronized", "Succeeded", "Completed", "Stalled", "Reconciling", "EventsDelivered")
+MAX_MESSAGE = 32768
+"""Characters of a message that the API server takes (metav1.Condition)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,8 @@ def apply(old: Sequence[Condition], wishes: Iterable[Wish], *, generation: int, 
             Condition(
                 type=wish.type,
                 status=wish.status,
-                reason=wish.reason,
-                message=wish.message,
+                reason=camel_case(wish.reason),
+                message=wish.message[:MAX_MESSAGE],
                 last_transition_time=since,
                 observed_generation=generation,
             )
@@ -48,3 +59,113 @@ def apply(old: Sequence[Condition], wishes: Iterable[Wish], *, generation: int, 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
     """The condition of that type, if present."""
     return next((c for c in conditions if c.type == type_), None)
+
+
+def camel_case(reason: str) -> str:
+    """A reason that the API server takes: plugins choose theirs freely, and a refused one would lose the whole status."""
+    parts = re.split(r"[^A-Za-z0-9]+", reason.strip())
+    word = re.sub(r"^[0-9]+", "", "".join(part[:1].upper() + part[1:] for part in parts))
+    return word[:1024] or "Unknown"
+
+
+def run_waiting(reason: str, message: str, *, stalled: bool = False) -> list[Wish]:
+    """A Run that waits for something before its submit. `stalled`: only a person can end the wait."""
+    wishes = [
+        Wish("Ready", "False", reason, message),
+        Wish("Synchronized", "Unknown", SyncState.CREATING, message),
+        Wish("Succeeded", "Unknown", reason),
+        Wish("Completed", "False", reason),
+        Wish("Reconciling", "True", reason, message),
+    ]
+    return [*wishes, Wish("Stalled", "True", reason, message)] if stalled else wishes
+
+
+def run_accepted(state: RunState, message: str = "") -> list[Wish]:
+    """A Run that the backend has and that has not ended; `state` is where it is there."""
+    return [
+        Wish("Ready", "True", state.reason, message),
+        Wish("Synchronized", "True", SyncState.SUCCEEDED),
+        Wish("Succeeded", "Unknown", state.reason, message),
+        Wish("Completed", "False", state.reason),
+    ]
+
+
+def run_finished(state: RunState, message: str = "", *, reason: str = "", synchronized: bool = True) -> list[Wish]:
+    """A Run that ended. `reason` can tell more than the state (DeadlineExceeded); `synchronized`: False when the backend never had it."""
+    reason = reason or state.reason
+    well = state in (RunState.SUCCEEDED, RunState.SKIPPED)
+    wishes = [
+        Wish("Ready", "True" if well else "False", reason, message),
+        Wish("Synchronized", "True", SyncState.SUCCEEDED),
+        Wish("Succeeded", "True" if state is RunState.SUCCEEDED else "False", reason, message),
+        Wish("Completed", "True", reason, message),
+    ]
+    if well:
+        return wishes
+    if not synchronized:
+        wishes[1] = Wish("Synchronized", "False", SyncState.FAILED, message)
+    return [*wishes, Wish("Stalled", "True", reason, message)]
+
+
+def run_deleting(previous: Iterable[Condition], message: str) -> list[Wish]:
+    """A Run that is being deleted: Succeeded and Completed stay as they were."""
+    kept = [Wish(c.type, c.status, c.reason, c.message) for c in previous if c.type in ("Succeeded", "Completed")]
+    return [*deleting(message), *kept]
+
+
+def run_restored(label: str) -> list[Wish]:
+    """A Run that arrived with the label of a settled one, as a restore from backup brings it: it is never submitted again.
+
+    `label` is ``name=value`` as found on the object; the value is the final state, unless someone else chose it.
+    """
+    message = (
+        f"the Run arrived with label {label}: it ended before it was restored, and is not executed again; "
+        "to execute it again: kfp-operator runs rerun NAME"
+    )
+    value = label.partition("=")[2]
+    if value in FINAL:
+        return run_finished(RunState(value), message, reason="Restored")
+    return [
+        Wish("Ready", "True", "Restored", message),
+        Wish("Synchronized", "True", SyncState.SUCCEEDED),
+        Wish("Succeeded", "Unknown", "Restored", message),
+        Wish("Completed", "True", "Restored", message),
+    ]
+
+
+def events_undelivered(reason: str, message: str) -> Wish:
+    """Added to any of the above while the bus is away."""
+    return Wish("EventsDelivered", "False", reason, message)
+
+
+def synced(message: str = "") -> list[Wish]:
+    """A Provider or Pipeline that is as its spec says."""
+    return [Wish("Ready", "True", SyncState.SUCCEEDED, message), Wish("Synchronized", "True", SyncState.SUCCEEDED, message)]
+
+
+def progressing(reason: str, message: str, *, state: SyncState = SyncState.CREATING, stalled: bool = False) -> list[Wish]:
+    """A Provider or Pipeline on its way: `state` is Creating or Updating. `stalled`: only a person can end the wait."""
+    wishes = [
+        Wish("Ready", "False", reason, message),
+        Wish("Synchronized", "Unknown", state, message),
+        Wish("Reconciling", "True", reason, message),
+    ]
+    return [*wishes, Wish("Stalled", "True", reason, message)] if stalled else wishes
+
+
+def failed(reason: str, message: str) -> list[Wish]:
+    """A Provider or Pipeline that cannot become what its spec says until someone changes something."""
+    return [
+        Wish("Ready", "False", reason, message),
+        Wish("Synchronized", "False", SyncState.FAILED, message),
+        Wish("Stalled", "True", reason, message),
+    ]
+
+
+def deleting(message: str) -> list[Wish]:
+    """Any object that is being deleted; the message says what it waits for."""
+    return [
+        Wish("Ready", "False", SyncState.DELETING, message),
+        Wish("Synchronized", "Unknown", SyncState.DELETING, message),
+        Wish("Reconciling", "True", SyncState.DELETING, message),
+    ]

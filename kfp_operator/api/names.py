@@ -15,10 +15,12 @@ class Names:
 
     @property
     def api_version(self) -> str:
+        """``group/version``, as in every manifest."""
         return f"{self.group}/{VERSION}"
 
     @property
     def finalizer(self) -> str:
+        """Finalizer: the backend still has something of this object."""
         return f"{self.group}/cleanup"
 
     @property
@@ -43,6 +45,7 @@ class Names:
 
     @property
     def run_configuration(self) -> str:
+        """Label: the RunConfiguration that made the Run, clipped."""
         return f"{self.group}/runconfiguration"
 
     @property

@@ -1,42 +1,81 @@
 """Pipeline: a compiled pipeline, kept in sync with a provider; every synchronized version stays as a ControllerRevision."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from kfp_operator.api.meta import Condition, Model, Resource
-from kfp_operator.api.states import SyncState
+from kfp_operator.api.meta import REQUIRED_NAMESPACED_NAME, Model, Resource, Status
+from kfp_operator.api.schema import DNS_SUBDOMAIN, MAX_NAME, MAX_NAMESPACED_NAME, Enforced, exactly_one_of, immutable, matches
+
+SOURCES = ("pipelineSpec", "pipelineSpecFrom")
+"""Exactly one of them says what the pipeline is."""
+REFERENCES = ("configMapKeyRef",)
+"""Exactly one of them says where the pipeline is kept."""
 
 
 class ConfigMapKeyRef(Model):
-    name: str
-    key: str
+    """A key of a ConfigMap in the Pipeline's namespace."""
+
+    name: Annotated[
+        str, Enforced(min_length=1, max_length=MAX_NAME, rules=(matches(DNS_SUBDOMAIN, "must be the name of a ConfigMap, in lower case"),))
+    ] = Field(description="Name of a ConfigMap in the Pipeline's namespace.")
+    key: Annotated[
+        str,
+        Enforced(
+            min_length=1,
+            max_length=MAX_NAME,
+            rules=(matches("[-._a-zA-Z0-9]+", "must be a key of a ConfigMap, as pipeline.yaml"),),
+        ),
+    ] = Field(description="Key of its data (or binaryData) that holds the compiled pipeline: YAML or JSON of one or two documents.")
 
 
 class PipelineSource(Model):
-    config_map_key_ref: ConfigMapKeyRef | None = None
+    """Where the compiled pipeline is kept."""
+
+    rules = (exactly_one_of(REFERENCES, "spec.pipelineSpecFrom must name its source: set configMapKeyRef"),)
+
+    config_map_key_ref: ConfigMapKeyRef | None = Field(None, description="A key of a ConfigMap. A change of it makes a new version.")
 
 
 class PipelineSpec(Model):
-    provider: str
-    """``ns/name``"""
-    pipeline_spec: dict[str, Any] | None = None
+    """What the pipeline is, and where it runs."""
+
+    rules = (
+        immutable("provider", "spec.provider of a Pipeline cannot be changed: create another Pipeline for the other Provider"),
+        exactly_one_of(
+            SOURCES,
+            "exactly one of spec.pipelineSpec and spec.pipelineSpecFrom must be set: the compiled pipeline itself, or where it is kept",
+        ),
+    )
+
+    provider: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME, rules=(REQUIRED_NAMESPACED_NAME,))] = Field(
+        description="The Provider it runs on, as namespace/name. Immutable."
+    )
+    pipeline_spec: dict[str, Any] | None = Field(
+        None,
+        description=(
+            "The compiled pipeline (KFP IR, schemaVersion 2.1.0) as kfp-operator pipelines build or the KFP compiler writes it: "
+            "the document itself, or pipelineSpec and platformSpec of both its documents. "
+            "Above 256 kB use kubectl apply --server-side, or pipelineSpecFrom."
+        ),
+    )
     """The IR document, or ``{pipelineSpec, platformSpec}`` of both documents."""
-    pipeline_spec_from: PipelineSource | None = None
-    revision_history_limit: int = 5
-    deletion_policy: Literal["Delete", "Orphan"] = "Delete"
+    pipeline_spec_from: PipelineSource | None = Field(None, description="Where the compiled pipeline is kept, instead of pipelineSpec.")
+    revision_history_limit: Annotated[int, Enforced(minimum=0, maximum=100)] = Field(
+        5, description="How many older versions are kept; a version that a Run refers to is kept in any case."
+    )
+    deletion_policy: Literal["Delete", "Orphan"] = Field(
+        "Delete",
+        description="What becomes of the pipeline at the backend when this is deleted: Delete removes it, Orphan leaves it.",
+    )
 
 
-class PipelineStatus(Model):
-    synchronization_state: SyncState | None = None
-    provider: str = ""
-    provider_id: str = ""
-    version: str = ""
-    observed_generation: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
-    message: str = ""
+class PipelineStatus(Status):
+    """Which version runs use."""
 
 
 class Pipeline(Resource):
-    spec: PipelineSpec
-    status: PipelineStatus = Field(default_factory=PipelineStatus)
+    """A compiled Kubeflow pipeline. Runs name it; every version stays available as name:version while something refers to it."""
+
+    spec: PipelineSpec = Field(description="What the pipeline is, and where it runs.")
+    status: PipelineStatus = Field(default_factory=PipelineStatus, description="Which version runs use. Written by the operator.")

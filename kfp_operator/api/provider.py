@@ -1,32 +1,46 @@
 """Provider: an ML backend."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from kfp_operator.api.meta import Condition, Model, Resource
-from kfp_operator.api.states import SyncState
+from kfp_operator.api.meta import Model, Resource, Status
+from kfp_operator.api.schema import DNS_LABEL, MAX_LABEL, Enforced, immutable, matches
+
+Namespace = Annotated[str, Enforced(max_length=MAX_LABEL, rules=(matches(DNS_LABEL, "must be the name of a namespace, as team-a"),))]
 
 
 class ProviderSpec(Model):
-    type: str
-    pipeline_root_storage: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    allowed_namespaces: list[str] = Field(default_factory=list)
-    max_active_runs: int | None = None
+    """Which backend, how to reach it, and who may use it."""
+
+    rules = (immutable("type", "spec.type of a Provider cannot be changed: create another Provider and let Pipelines and Runs name it"),)
+
+    type: Annotated[
+        str, Enforced(min_length=1, max_length=MAX_LABEL, rules=(matches(DNS_LABEL, "must be the name of a provider type, as local"),))
+    ] = Field(description="The kind of backend: local (kfp.local in a process beside the operator) or an installed plugin. Immutable.")
+    pipeline_root_storage: Annotated[str, Enforced(max_length=1024)] = Field(
+        "", description="Where runs keep their artifacts, as gs://bucket/path; empty: the backend's default."
+    )
+    parameters: Annotated[dict[str, Any], Enforced(max_properties=64)] = Field(
+        default_factory=dict, description="Settings of the backend. Each type documents and checks its own; an unknown name is an error."
+    )
+    allowed_namespaces: Annotated[list[Namespace], Enforced(max_items=256, list_type="set")] = Field(
+        default_factory=list,
+        description="Namespaces whose Pipelines and Runs may use this Provider. Empty: all; for type local: the Provider's own.",
+    )
+    max_active_runs: Annotated[int, Enforced(minimum=1, maximum=100_000)] | None = Field(
+        None, description="How many runs may be active at the backend at once; more wait in state queued. Absent: the type's default."
+    )
 
 
-class ProviderStatus(Model):
-    synchronization_state: SyncState | None = None
-    provider: str = ""
-    provider_id: str = ""
-    version: str = ""
-    observed_generation: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
-    message: str = ""
-    active_runs: int = 0
+class ProviderStatus(Status):
+    """Whether the backend can be used."""
+
+    active_runs: Annotated[int, Enforced(minimum=0)] = Field(0, description="Runs that are active at the backend now.")
 
 
 class Provider(Resource):
-    spec: ProviderSpec
-    status: ProviderStatus = Field(default_factory=ProviderStatus)
+    """An ML backend that Pipelines and Runs name, as namespace/name, and the operator submits to."""
+
+    spec: ProviderSpec = Field(description="Which backend, how to reach it, and who may use it.")
+    status: ProviderStatus = Field(default_factory=ProviderStatus, description="Whether the backend can be used. Written by the operator.")

@@ -1,43 +1,133 @@
-"""Run: one execution of a pipeline."""
+"""Run: one execution of a pipeline.
 
-from typing import Any, Literal
+A Run is a record of what was executed, so its spec is immutable but for what steers a run that is under way. `IMMUTABLE` and
+`MUTABLE` name every field of the spec (a test sees to it); the CRD's rules are made from them.
+"""
+
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
-from kfp_operator.api.meta import Condition, MicroTime, Model, Resource, Time
-from kfp_operator.api.states import RunState, SyncState
+from kfp_operator.api.meta import NAMESPACED_NAME, MicroTime, Model, Resource, Status, Time
+from kfp_operator.api.schema import (
+    DNS_SUBDOMAIN,
+    MAX_NAME,
+    MAX_NAMESPACED_NAME,
+    MAX_VERSION,
+    Enforced,
+    Rule,
+    immutable,
+    keyed_by,
+    matches,
+)
+from kfp_operator.api.states import RunState
+
+IMMUTABLE = frozenset({"pipeline", "provider", "experiment_name", "parameters", "artifacts", "active_deadline_seconds"})
+"""Fields of the spec that say what is executed."""
+MUTABLE = frozenset({"cancel", "ttl_seconds_after_finished", "deletion_policy"})
+"""Fields of the spec that may change at any time; `cancel` only from false to true."""
+
+MAX_HISTORY = 20
+"""States kept in `status.history`: the last ones."""
+ARTIFACT_PATH = r"[^\[\]:]+:[^\[\]:]+(:[0-9]*)?(\[[^\[\]:]+\])?"
+MAX_PIPELINE_REFERENCE = MAX_NAME + 1 + MAX_VERSION
+PIPELINE_REFERENCE = (
+    matches(rf"{DNS_SUBDOMAIN}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", 'must be the "name" or "name:version" of a Pipeline in this namespace'),
+    Rule(f"self.split(':')[0].size() <= {MAX_NAME}", f"the name of the Pipeline must have at most {MAX_NAME} characters"),
+)
 
 
 class ArtifactDefinition(Model):
     """An artifact of the run that is reported under a name."""
 
-    name: str
-    path: str
+    name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="The name under which it is reported.")
+    path: Annotated[
+        str,
+        Enforced(
+            max_length=1024,
+            rules=(
+                matches(
+                    ARTIFACT_PATH,
+                    'must be "component:output", "component:output:index" or either with a filter, as trainer:model:0[pushed == 1]',
+                ),
+            ),
+        ),
+    ] = Field(
+        description=(
+            "Which output: component:output[:index][[filter]]. The index (default 0) chooses among several artifacts of one output. "
+            "The filter is an expression over the artifact's metadata, as trainer:model[pushed == 1 and framework != tf]; "
+            "operators: == != in not in contains, not contains, matches, not matches, is empty, is not empty, and, or, not."
+        )
+    )
     """``Component:Output[:Index][[filter]]``"""
 
 
 class Parameter(Model):
     """A pipeline parameter."""
 
-    name: str
-    value: Any = None
+    name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="Name of the pipeline's parameter.")
+    value: Annotated[Any, Enforced(nullable=True)] = Field(
+        description=(
+            "Its value: any JSON that fits the type the pipeline declares. "
+            'A string is converted, so "3" serves for an integer and "[1, 2]" for a list.'
+        )
+    )
 
 
 class RunSpec(Model):
-    pipeline: str
+    """What is executed, and what becomes of it."""
+
+    rules = (
+        *(
+            immutable(to_camel(field), f"spec.{to_camel(field)} of a Run cannot be changed: create another Run")
+            for field in sorted(IMMUTABLE)
+        ),
+        Rule(
+            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+            "spec.cancel cannot be taken back: create another Run",
+            ".cancel",
+        ),
+    )
+
+    pipeline: Annotated[str, Enforced(max_length=MAX_PIPELINE_REFERENCE, rules=PIPELINE_REFERENCE)] = Field(
+        description=(
+            "The Pipeline in this namespace, as name or name:version. Without a version, the latest one when the run starts. "
+            "A Pipeline that does not exist yet is waited for. Immutable."
+        )
+    )
     """``name[:version]``"""
-    provider: str = ""
+    provider: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME, rules=(NAMESPACED_NAME,))] = Field(
+        "", description="The Provider to run on, as namespace/name: the Pipeline's, which is the default. Immutable."
+    )
     """``ns/name``; empty: the Pipeline's."""
-    experiment_name: str = ""
-    parameters: list[Parameter] = Field(default_factory=list)
-    artifacts: list[ArtifactDefinition] = Field(default_factory=list)
-    active_deadline_seconds: int | None = None
-    ttl_seconds_after_finished: int | None = None
-    deletion_policy: Literal["Cancel", "Orphan"] = "Cancel"
-    cancel: bool = False
+    experiment_name: Annotated[str, Enforced(max_length=MAX_NAME)] = Field(
+        "", description="The experiment this run belongs to at the backend; empty: the backend's default. Immutable."
+    )
+    parameters: Annotated[list[Parameter], keyed_by("name", 256)] = Field(
+        default_factory=list, description="Values of the pipeline's parameters. Those left out take the pipeline's defaults. Immutable."
+    )
+    artifacts: Annotated[list[ArtifactDefinition], keyed_by("name", 64)] = Field(
+        default_factory=list, description="Artifacts to report by name in the status and in the completion event. Immutable."
+    )
+    active_deadline_seconds: Annotated[int, Enforced(minimum=1, maximum=31_536_000)] | None = Field(
+        None, description="Seconds after which a run that has not ended is stopped and counts as failed. Absent: no limit. Immutable."
+    )
+    ttl_seconds_after_finished: Annotated[int, Enforced(minimum=0, maximum=315_360_000)] | None = Field(
+        None, description="Seconds after its end until this object is deleted. Absent: never. May be changed at any time."
+    )
+    deletion_policy: Literal["Cancel", "Orphan"] = Field(
+        "Cancel",
+        description=(
+            "What becomes of the backend's run when this object is deleted before the end: Cancel stops it, Orphan leaves it to itself. "
+            "May be changed at any time."
+        ),
+    )
+    cancel: bool = Field(False, description="Set to true to stop the run. Cannot be taken back.")
 
     @property
     def pipeline_name(self) -> str:
+        """The Pipeline's name, without a version."""
         return self.pipeline.partition(":")[0]
 
     @property
@@ -47,50 +137,64 @@ class RunSpec(Model):
 
 
 class RunArtifact(Model):
-    name: str
-    location: str
-    type: str = ""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    """An artifact that the run produced."""
+
+    name: Annotated[str, Enforced(max_length=253)] = Field(description="The name that spec.artifacts gives it.")
+    location: Annotated[str, Enforced(max_length=4096)] = Field(description="Its URI.")
+    type: Annotated[str, Enforced(max_length=253)] = Field("", description="Schema title, as system.Model.")
+    metadata: Annotated[dict[str, Any], Enforced(max_properties=128)] = Field(
+        default_factory=dict, description="What the component wrote about it."
+    )
 
 
 class HistoryEntry(Model):
     """A state that was projected."""
 
-    state: RunState
-    time: MicroTime
-    attempt: int = 1
-    message: str = ""
+    state: RunState = Field(description="The state entered.")
+    time: MicroTime = Field(description="When it was entered, by the backend's clock.")
+    attempt: Annotated[int, Enforced(minimum=1)] = Field(1, description="The attempt it belongs to, from 1.")
+    message: Annotated[str, Enforced(max_length=1024)] = Field("", description="Why, where there is something to say.")
 
 
 class Cancellation(Model):
     """A mark that is written before the backend is asked to stop, so that the end is told apart from a failure after a crash."""
 
-    reason: Literal["Cancelled", "Deleted", "DeadlineExceeded"]
-    time: Time
+    reason: Literal["Cancelled", "Deleted", "DeadlineExceeded"] = Field(
+        description="Why: spec.cancel, deletion of this object, or spec.activeDeadlineSeconds."
+    )
+    time: Time = Field(description="When the operator decided it.")
 
 
-class RunStatus(Model):
-    synchronization_state: SyncState | None = None
-    provider: str = ""
-    provider_id: str = ""
-    version: str = ""
-    observed_generation: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
-    state: RunState | None = None
-    attempt: int = 0
-    transition: int = 0
-    completion_state: Literal["Succeeded", "Failed"] | None = None
-    pipeline_version: str = ""
-    start_time: Time | None = None
-    end_time: Time | None = None
-    artifacts: list[RunArtifact] = Field(default_factory=list)
-    message: str = ""
-    failed_task: str = ""
-    url: str = ""
-    history: list[HistoryEntry] = Field(default_factory=list)
-    cancellation: Cancellation | None = None
+class RunStatus(Status):
+    """How far the run is, and what came of it."""
+
+    state: RunState | None = Field(
+        None,
+        description="Where the run is. Final: succeeded, failed, upstream_failed, stopped, skipped. Absent: not yet at the backend.",
+    )
+    attempt: Annotated[int, Enforced(minimum=0)] = Field(0, description="Number of the attempt, from 1; 0 before the first.")
+    transition: Annotated[int, Enforced(minimum=0)] = Field(0, description="How many changes of state were reported, over all attempts.")
+    completion_state: Literal["Succeeded", "Failed"] | None = Field(
+        None, description="The outcome, once there is one; Failed stands for stopped and refused runs too."
+    )
+    pipeline_version: Annotated[str, Enforced(max_length=MAX_VERSION)] = Field(
+        "", description="The version of the Pipeline this run is bound to, from before its submission on."
+    )
+    start_time: Time | None = Field(None, description="Begin of the run at the backend.")
+    end_time: Time | None = Field(None, description="End of the run.")
+    artifacts: Annotated[list[RunArtifact], Enforced(max_items=256, list_type="atomic")] = Field(
+        default_factory=list, description="What the run produced of spec.artifacts. An output of a loop gives several of one name."
+    )
+    failed_task: Annotated[str, Enforced(max_length=1024)] = Field("", description="The step that failed.")
+    url: Annotated[str, Enforced(max_length=2048)] = Field("", description="The backend's page of the run.")
+    history: Annotated[list[HistoryEntry], Enforced(max_items=MAX_HISTORY, list_type="atomic")] = Field(
+        default_factory=list, description="The last states, oldest first."
+    )
+    cancellation: Cancellation | None = Field(None, description="Set when the operator has decided to stop the run.")
 
 
 class Run(Resource):
-    spec: RunSpec
-    status: RunStatus = Field(default_factory=RunStatus)
+    """One execution of a Pipeline. It starts as soon as its Pipeline and Provider are there, and is a record of it afterwards."""
+
+    spec: RunSpec = Field(description="What is executed, and what becomes of it.")
+    status: RunStatus = Field(default_factory=RunStatus, description="How far the run is, and what came of it. Written by the operator.")

@@ -36,6 +36,11 @@ class RunState(StrEnum):
         """Whether this end is announced by a run-completion (upstream_failed and skipped runs never ran)."""
         return self in COMPLETING
 
+    @property
+    def reason(self) -> str:
+        """The state as a condition's reason: CamelCase, as UpstreamFailed."""
+        return "".join(word.capitalize() for word in self.value.split("_"))
+
 
 FINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.UPSTREAM_FAILED, RunState.STOPPED, RunState.SKIPPED})
 COMPLETING = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
