@@ -4,7 +4,7 @@ Needs neither Kopf nor a Kubernetes client. JSON names are camelCase, absent nam
 a consumer must ignore members it does not know.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
@@ -14,7 +14,8 @@ __all__ = ["Artifact", "Cause", "RunCompletion", "RunStatus", "ServingModelArtif
 
 
 def _rfc3339(value: datetime) -> str:
-    return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds").replace("+00:00", "Z")
+    utc = value.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds").replace("+00:00", "Z")
 
 
 Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, when_used="json")]

@@ -1,6 +1,6 @@
 """The seam between event logic and NATS: what we need of a durable bus, and nothing of its client library."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -18,11 +18,29 @@ class StoredMessage:
     time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a consumer got: everything up to `sequence` is settled, in the stream that was created at that time.
+
+    Sequences begin anew when a stream is made anew, so one without the other says nothing.
+    """
+
+    created: str
+    """The stream's creation time as the server writes it (RFC 3339), compared by spelling."""
+    sequence: int
+
+
 class Delivery(Protocol):
-    """A message handed to a durable consumer: settle it exactly once, after its effect."""
+    """A message handed to a durable consumer: settle it exactly once, after its effect.
+
+    Settling never raises because the bus is away: what the server does not hear of it delivers again, which every consumer must
+    bear anyway.
+    """
 
     @property
-    def message(self) -> StoredMessage: ...
+    def message(self) -> StoredMessage:
+        """What was stored."""
+
     @property
     def deliveries(self) -> int:
         """How often it was delivered, this time included (from 1)."""
@@ -43,16 +61,20 @@ class Delivery(Protocol):
 class Bus(Protocol):
     """JetStream as the operator uses it.
 
-    Raises BusUnavailable (no answer: outcome unknown), StreamMissing, WrongLastSequence.
+    Raises BusUnavailable (no answer: outcome unknown), StreamMissing, WrongLastSequence, and BusError for any other refusal.
     """
 
     @property
-    def connected(self) -> bool: ...
+    def connected(self) -> bool:
+        """Whether a server is connected now."""
 
     async def publish(
         self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
     ) -> int:
-        """Store a message and return its sequence. `expected_last`: only if that is the subject's last sequence (0: none). `ttl` in seconds."""
+        """Store a message and return its sequence.
+
+        `expected_last`: only if that is the subject's last sequence (0: none). `ttl`: seconds until it is removed.
+        """
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message stored on the subject."""
@@ -63,5 +85,14 @@ class Bus(Protocol):
     async def last_sequence(self, stream: str) -> int:
         """The stream's newest sequence, 0 when it never held one."""
 
-    def consume(self, stream: str, durable: str) -> AsyncIterator[Delivery]:
-        """Deliveries of a durable pull consumer, for ever: outages are waited out with a backoff."""
+    async def cursor(self, stream: str, durable: str) -> Cursor | None:
+        """How far the consumer got; None while there is no such consumer."""
+
+    def consume(
+        self, stream: str, durable: str, *, subjects: Sequence[str] = (), resume: Callable[[], Cursor | None] | None = None
+    ) -> AsyncIterator[Delivery]:
+        """Deliveries of a durable pull consumer, for ever: outages are waited out with a backoff.
+
+        `subjects`: only messages on these (wildcards allowed). `resume` is asked when the consumer has to be made: it starts after that
+        cursor if the stream is still the same one, else at the stream's beginning. Messages that are not settled come again.
+        """
