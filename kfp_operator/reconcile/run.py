@@ -300,7 +300,7 @@ def _bound(s: Situation, deleting: bool) -> Decision:
         return _observed(s, known.update, deleting)
     on_record = bool(run.status.provider_id) or run.status.transition > 0
     if known.submitted or on_record:
-        if on_record and known.absent_since is not None and s.now - known.absent_since >= LOST_AFTER:
+        if known.absent_since is not None and s.now - known.absent_since >= LOST_AFTER:
             return _ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
         return _lookup(s)
     if not known.fresh and not s.caught_up:
@@ -366,7 +366,7 @@ def _in_flight(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
             waits.append(left)
     if reason is not None:
         if run.status.cancellation is None:
-            mark = Cancellation(reason=reason, time=s.now)  # type: ignore[arg-type]
+            mark = Cancellation(reason=reason, time=s.now.replace(microsecond=0))
             return Decision(WriteStatus(_with_deletion(s, run.status.model_copy(update={"cancellation": mark}), deleting)))
         if known.cancel_sent is None or s.now - known.cancel_sent >= CANCEL_AGAIN:
             return Decision(CancelRun(), again=CANCEL_AGAIN.total_seconds())

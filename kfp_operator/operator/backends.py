@@ -1,0 +1,132 @@
+"""The provider instances of this process: opened from Provider resources, watched, closed.
+
+`Backends` keeps for every provider the latest update of each run it reported, and wakes the Run it belongs to. A watch that fails
+is begun again with a backoff; nothing is lost, because a watch begins with the present state of all runs.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+
+from kfp_operator.api.provider import Provider as ProviderResource
+from kfp_operator.errors import InvalidSpec, Permanent, ProviderError, Retryable
+from kfp_operator.operator.ports import Now
+from kfp_operator.providers.protocol import Provider, RunUpdate
+from kfp_operator.reconcile.provider import Check
+from kfp_operator.reconcile.run import ProviderView
+
+log = logging.getLogger(__name__)
+
+Open = Callable[[ProviderResource], Provider]
+"""Opens an instance for a resource; InvalidSpec when its spec cannot be used."""
+MAX_BACKOFF = 60.0
+CHECK_TIMEOUT = 30.0
+
+
+@dataclass(slots=True)
+class Backend:
+    """One open provider instance."""
+
+    generation: int
+    provider: Provider
+    watcher: asyncio.Task[None] | None = None
+    latest: dict[str, RunUpdate] = field(default_factory=dict)
+    """Last update by submission id, of runs that have not settled."""
+
+
+class Backends:
+    """All open provider instances, by (namespace, name) of their resource."""
+
+    def __init__(self, open_: Open, *, now: Now, on_update: Callable[[str], None]) -> None:
+        self._open = open_
+        self._now = now
+        self._on_update = on_update
+        self._backends: dict[str, Backend] = {}
+        self._checks: dict[str, Check] = {}
+
+    def get(self, name: str) -> Backend | None:
+        """The open instance of the Provider "ns/name"."""
+        return self._backends.get(name)
+
+    def check_of(self, name: str) -> Check | None:
+        """The last check of the Provider "ns/name"."""
+        return self._checks.get(name)
+
+    def view(self, resource: ProviderResource | None) -> ProviderView | None:
+        """Whether this process can use the provider, for decisions."""
+        if resource is None:
+            return None
+        check = self._checks.get(resource.metadata.full_name)
+        usable = resource.metadata.full_name in self._backends and check is not None and check.ok
+        return ProviderView(resource, usable, check.message if check is not None else "it has not been checked yet")
+
+    async def check(self, resource: ProviderResource) -> Check:
+        """Open the instance of the present spec if there is none, ask it, remember and return the result."""
+        name, generation = resource.metadata.full_name, resource.metadata.generation
+        backend = self._backends.get(name)
+        try:
+            if backend is None or backend.generation != generation:
+                await self.close(name)
+                backend = Backend(generation, self._open(resource))
+                self._backends[name] = backend
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await backend.provider.check()
+        except InvalidSpec as error:
+            result = Check(generation, ok=False, time=self._now(), reason=error.reason, message=str(error), permanent=True)
+        except Permanent as error:
+            result = Check(generation, ok=False, time=self._now(), reason=error.reason, message=str(error))
+        except (ProviderError, TimeoutError, OSError) as error:
+            reason = error.reason if isinstance(error, Retryable) else "ProviderUnavailable"
+            message = str(error) or f"the backend did not answer within {CHECK_TIMEOUT:.0f} s"
+            result = Check(generation, ok=False, time=self._now(), reason=reason, message=message)
+        else:
+            result = Check(generation, ok=True, time=self._now())
+            if backend.watcher is None:
+                backend.watcher = asyncio.create_task(self._watch(name, backend), name=f"watch {name}")
+        self._checks[name] = result
+        return result
+
+    def settle(self, name: str, submission: str) -> None:
+        """Forget a run whose end is in its status."""
+        backend = self._backends.get(name)
+        if backend is not None:
+            backend.latest.pop(submission, None)
+
+    async def close(self, name: str) -> None:
+        """Close the instance of the Provider "ns/name"; its runs go on."""
+        backend = self._backends.pop(name, None)
+        self._checks.pop(name, None)
+        if backend is None:
+            return
+        if backend.watcher is not None:
+            backend.watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await backend.watcher
+        try:
+            await backend.provider.close()
+        except ProviderError as error:
+            log.warning("Provider %s did not close cleanly: %s", name, error)
+
+    async def close_all(self) -> None:
+        """Close every instance."""
+        for name in list(self._backends):
+            await self.close(name)
+
+    async def _watch(self, name: str, backend: Backend) -> None:
+        failures = 0
+        while True:
+            try:
+                async with aclosing(backend.provider.watch_runs()) as updates:  # type: ignore[type-var]
+                    async for update in updates:
+                        failures = 0
+                        backend.latest[update.submission_id] = update
+                        self._on_update(update.submission_id)
+                log.debug("the watch of Provider %s ended, it begins again", name)
+            except (ProviderError, OSError, TimeoutError) as error:
+                log.warning("Provider %s cannot be watched: %s", name, error)
+            except Exception:
+                log.exception("Provider %s failed in its watch", name)
+            failures += 1
+            await asyncio.sleep(min(2.0**failures * 0.5, MAX_BACKOFF))

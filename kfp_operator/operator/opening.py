@@ -1,0 +1,31 @@
+"""From a Provider resource to an instance of its provider: the one place that says where a provider keeps its state."""
+
+import os
+from pathlib import Path
+
+from kfp_operator.api.provider import Provider as ProviderResource
+from kfp_operator.providers import registry
+from kfp_operator.providers.protocol import Provider, ProviderConfig
+from kfp_operator.settings import Settings
+
+
+def state_dir_of(resource: ProviderResource, settings: Settings) -> Path:
+    """The folder of this provider's own; names hold no slash, so two providers never share one."""
+    return settings.state_dir.expanduser() / "providers" / resource.metadata.namespace / resource.metadata.name
+
+
+def open_provider(resource: ProviderResource, settings: Settings) -> Provider:
+    """A new instance for the resource; InvalidSpec names what is wrong with its type or parameters."""
+    spec = resource.spec
+    provider_type = registry.find(
+        spec.type, enabled=settings.providers.enabled, in_cluster=bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    )
+    config = ProviderConfig(
+        namespace=resource.metadata.namespace,
+        name=resource.metadata.name,
+        parameters=registry.parse_parameters(provider_type, spec.parameters),
+        pipeline_root=spec.pipeline_root_storage,
+        max_active_runs=spec.max_active_runs,
+        state_dir=state_dir_of(resource, settings),
+    )
+    return provider_type.open(config)

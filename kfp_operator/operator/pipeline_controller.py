@@ -1,0 +1,256 @@
+"""Carries out what `reconcile.pipeline` decides."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from kfp_operator.api import hashing
+from kfp_operator.api.names import Names
+from kfp_operator.api.pipeline import Pipeline
+from kfp_operator.api.provider import Provider
+from kfp_operator.api.revision import digest
+from kfp_operator.api.run import Run
+from kfp_operator.errors import ClusterError, Conflict, InvalidSpec, NotFound, Permanent, ProviderError, Retryable
+from kfp_operator.operator.backends import Backends
+from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions, Wake
+from kfp_operator.operator.store import Key, Store
+from kfp_operator.providers import ir
+from kfp_operator.providers.protocol import PipelineVersion
+from kfp_operator.reconcile import pipeline as decisions
+from kfp_operator.reconcile.pipeline import KeptRevision, PipelineSituation, Source
+
+log = logging.getLogger(__name__)
+
+STEPS = 30
+MAX_BACKOFF = 60.0
+
+ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str]]]
+
+
+@dataclass(slots=True)
+class Desk:
+    """What this process knows of one Pipeline."""
+
+    revisions: Sequence[KeptRevision] | None = None
+    ensured: tuple[str, str] = ("", "")
+    """Version and the provider id it has."""
+    provider_generation: int = 0
+    trouble: str = ""
+    failures: int = 0
+    not_before: datetime | None = None
+
+
+class PipelineController:
+    """Reconciles Pipelines."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        objects: Objects,
+        revisions: Revisions,
+        read_config_map: ReadConfigMap,
+        backends: Backends,
+        recorder: Recorder,
+        guard: Guard,
+        now: Now,
+        names: Names,
+        wake: Wake,
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._revisions = revisions
+        self._read_config_map = read_config_map
+        self._backends = backends
+        self._recorder = recorder
+        self._guard = guard
+        self._now = now
+        self._names = names
+        self._wake = wake
+        self._desks: dict[str, Desk] = {}
+        self._versions: dict[tuple[str, str], frozenset[str]] = {}
+
+    def versions_of(self, namespace: str, name: str) -> frozenset[str]:
+        """Versions of the Pipeline that can be run, as last seen."""
+        return self._versions.get((namespace, name), frozenset())
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take the Pipeline as far as it goes; seconds after which to look again."""
+        pipeline = self._store.get(key)
+        if not isinstance(pipeline, Pipeline):
+            self._desks.pop(f"{key.namespace}/{key.name}", None)
+            self._versions.pop((key.namespace, key.name), None)
+            return None
+        desk = self._desks.setdefault(pipeline.metadata.full_name, Desk())
+        if pipeline.metadata.deletion_timestamp is None:
+            await self._refresh(pipeline, desk)
+        source = await self._source(pipeline)
+        for _ in range(STEPS):
+            decision = decisions.decide_pipeline(self._situation(pipeline, desk, source))
+            action = decision.action
+            if action is None:
+                return decision.again
+            remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider)
+            if remote and desk.not_before is not None and self._now() < desk.not_before:
+                return (desk.not_before - self._now()).total_seconds()
+            self._guard()
+            try:
+                after = await self._act(pipeline, desk, source, action)
+            except (Conflict, NotFound):
+                after = await self._fresh(key)
+            except ProviderError as error:
+                self._put_off(desk, error)
+                continue
+            if after is None:
+                return None
+            pipeline = after
+        log.error("Pipeline %s needs too many steps, it is put off; please report this", pipeline.metadata.full_name)
+        return MAX_BACKOFF
+
+    async def _act(self, pipeline: Pipeline, desk: Desk, source: Source, action: decisions.PipelineAction) -> Pipeline | None:
+        names = self._names
+        match action:
+            case decisions.AddFinalizer():
+                return self._stored(
+                    await self._objects.patch_metadata(pipeline, {"finalizers": [*pipeline.metadata.finalizers, names.finalizer]})
+                )
+            case decisions.RemoveFinalizer():
+                kept = [f for f in pipeline.metadata.finalizers if f != names.finalizer]
+                await self._objects.patch_metadata(pipeline, {"finalizers": kept})
+                return None
+            case decisions.Keep(number):
+                await self._revisions.create(pipeline, source.version, source.documents or {}, number)
+                await self._refresh(pipeline, desk, anew=True)
+            case decisions.EnsureAtProvider():
+                backend = self._backends.get(pipeline.spec.provider)
+                if backend is None:
+                    raise Retryable(f"Provider {pipeline.spec.provider} is not open", reason="ProviderNotReady")
+                documents = source.documents or {}
+                provider_id = await backend.provider.ensure_pipeline(
+                    PipelineVersion(
+                        pipeline.metadata.namespace,
+                        pipeline.metadata.name,
+                        source.version,
+                        documents.get("pipelineSpec", {}),
+                        documents.get("platformSpec"),
+                    )
+                )
+                desk.ensured, desk.provider_generation = (source.version, provider_id), backend.generation
+                desk.trouble, desk.failures, desk.not_before = "", 0, None
+            case decisions.DeleteAtProvider():
+                backend = self._backends.get(pipeline.spec.provider)
+                if backend is None:
+                    raise Retryable(f"Provider {pipeline.spec.provider} is not open", reason="ProviderNotReady")
+                await backend.provider.delete_pipeline(pipeline.status.provider_id)
+                kept = [f for f in pipeline.metadata.finalizers if f != names.finalizer]
+                await self._objects.patch_metadata(pipeline, {"finalizers": kept})
+                return None
+            case decisions.Prune(revisions):
+                for name in revisions:
+                    await self._revisions.delete(pipeline.metadata.namespace, name)
+                await self._refresh(pipeline, desk, anew=True)
+            case decisions.WritePipelineStatus(status):
+                return await self._write(pipeline, action)
+        return pipeline
+
+    async def _write(self, pipeline: Pipeline, action: decisions.WritePipelineStatus) -> Pipeline:
+        written = await self._objects.patch_status(pipeline, action.status)
+        if written.status.version != pipeline.status.version:
+            self._recorder.normal(pipeline, "Synchronized", f"version {written.status.version} is ready")
+        elif written.status.message and written.status.message != pipeline.status.message:
+            self._recorder.warning(pipeline, _reason(written), written.status.message)
+        self._stored(written)
+        self._wake_runs(written)
+        return written
+
+    def _wake_runs(self, pipeline: Pipeline) -> None:
+        for key in self._store.referring(Key.of(pipeline)):
+            self._wake(key)
+
+    def _stored(self, pipeline: Pipeline) -> Pipeline:
+        self._store.put(pipeline)
+        return pipeline
+
+    async def _fresh(self, key: Key) -> Pipeline | None:
+        try:
+            fresh = await self._objects.get(key)
+        except NotFound:
+            self._store.drop(key)
+            return None
+        self._store.put(fresh)
+        return fresh if isinstance(fresh, Pipeline) else None
+
+    async def _refresh(self, pipeline: Pipeline, desk: Desk, *, anew: bool = False) -> None:
+        if desk.revisions is not None and not anew:
+            return
+        desk.revisions = await self._revisions.list(pipeline)
+        versions = frozenset(r.version for r in desk.revisions)
+        place = (pipeline.metadata.namespace, pipeline.metadata.name)
+        if self._versions.get(place) != versions:
+            self._versions[place] = versions
+            self._wake_runs(pipeline)
+
+    async def _source(self, pipeline: Pipeline) -> Source:
+        spec = pipeline.spec
+        try:
+            if spec.pipeline_spec is not None:
+                compiled = ir.parse_ir(spec.pipeline_spec, field="spec.pipelineSpec")
+            elif spec.pipeline_spec_from is not None and spec.pipeline_spec_from.config_map_key_ref is not None:
+                ref = spec.pipeline_spec_from.config_map_key_ref
+                found = await self._read_config_map(pipeline.metadata.namespace, ref.name)
+                if ref.key not in found:
+                    return Source(
+                        problem=f"ConfigMap {pipeline.metadata.namespace}/{ref.name} has no key {ref.key}; it has {', '.join(sorted(found)) or 'none'}",
+                        reason="ConfigMapKeyNotFound",
+                        waits=True,
+                    )
+                compiled = ir.parse_ir(found[ref.key], field=f"ConfigMap {ref.name}[{ref.key}]")
+            else:
+                return Source(problem="spec names no source; set spec.pipelineSpec or spec.pipelineSpecFrom", reason="InvalidSpec")
+        except NotFound:
+            ref_name = spec.pipeline_spec_from.config_map_key_ref.name if spec.pipeline_spec_from and spec.pipeline_spec_from.config_map_key_ref else ""
+            return Source(problem=f"waits for ConfigMap {pipeline.metadata.namespace}/{ref_name}, which does not exist", reason="ConfigMapNotFound", waits=True)
+        except ClusterError as error:
+            return Source(problem=f"the ConfigMap cannot be read: {error}", reason="ConfigMapUnreadable", waits=True)
+        except InvalidSpec as error:
+            return Source(problem=str(error), reason=error.reason)
+        documents = compiled.documents()
+        return Source(version=hashing.inline_version(documents), documents=documents)
+
+    def _situation(self, pipeline: Pipeline, desk: Desk, source: Source) -> PipelineSituation:
+        namespace, _, name = pipeline.spec.provider.partition("/")
+        resource = self._store.get(Key("Provider", namespace, name))
+        backend = self._backends.get(pipeline.spec.provider)
+        ensured = desk.ensured[0] == source.version and backend is not None and desk.provider_generation == backend.generation
+        return PipelineSituation(
+            pipeline=pipeline,
+            provider=self._backends.view(resource if isinstance(resource, Provider) else None),
+            keeps_pipelines=backend is not None and backend.provider.keeps_pipelines,
+            source=source,
+            digest=digest(source.documents) if source.documents is not None else "",
+            revisions=desk.revisions or (),
+            in_use=self._in_use(pipeline),
+            known_at_provider=desk.ensured[1] if ensured else "",
+            trouble=desk.trouble,
+            now=self._now(),
+            names=self._names,
+        )
+
+    def _in_use(self, pipeline: Pipeline) -> frozenset[str]:
+        used = set()
+        for key in self._store.referring(Key.of(pipeline)):
+            run = self._store.get(key)
+            if isinstance(run, Run) and run.status.completion_state is None:
+                used |= {run.spec.pipeline_version, run.metadata.labels.get(self._names.pipeline_version, "")}
+        return frozenset(used - {""})
+
+    def _put_off(self, desk: Desk, error: ProviderError) -> None:
+        desk.failures += 1
+        delay = MAX_BACKOFF if isinstance(error, Permanent) else min(2.0 ** (desk.failures - 1), MAX_BACKOFF)
+        desk.trouble = str(error)
+        desk.not_before = self._now() + timedelta(seconds=delay)
+
+
+def _reason(pipeline: Pipeline) -> str:
+    return next((c.reason for c in pipeline.status.conditions if c.type == "Ready"), "Waiting")
