@@ -1,0 +1,109 @@
+"""Builds the objects that tests start from: small, valid, and changed by keyword where a test needs it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kfp_operator.api.names import Names
+from kfp_operator.api.pipeline import Pipeline
+from kfp_operator.api.provider import Provider
+from kfp_operator.api.run import Run
+from kfp_operator.api.states import RunState
+from kfp_operator.providers.protocol import RunUpdate, StateChange
+from kfp_operator.reconcile.run import Knowledge, ProviderView, Situation
+
+NAMES = Names()
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+VERSION = "49e208"
+
+
+def at(seconds: float) -> datetime:
+    """NOW plus some seconds."""
+    return NOW + timedelta(seconds=seconds)
+
+
+def run(
+    *,
+    spec: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    bound: bool = False,
+    deleted: float | None = None,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    name: str = "train-1",
+    uid: str = "uid-1",
+    resource_version: str = "1",
+) -> Run:
+    """A Run of Pipeline team/train; `bound`: with finalizer, labels and annotation, as just before its submit."""
+    metadata: dict[str, Any] = {
+        "name": name,
+        "namespace": "team",
+        "uid": uid,
+        "resourceVersion": resource_version,
+        "generation": 1,
+        "creationTimestamp": "2026-03-01T11:59:00Z",
+        "labels": dict(labels or {}),
+        "annotations": dict(annotations or {}),
+        "finalizers": [],
+    }
+    if bound:
+        metadata["finalizers"] = [NAMES.finalizer]
+        metadata["labels"] = {NAMES.pipeline: "train", NAMES.pipeline_version: VERSION} | metadata["labels"]
+        metadata["annotations"] = {NAMES.provider: "mlops/local"} | metadata["annotations"]
+    if deleted is not None:
+        metadata["deletionTimestamp"] = at(deleted).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Run.parse({"metadata": metadata, "spec": {"pipeline": "train"} | (spec or {}), "status": status or {}})
+
+
+def pipeline(*, spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None, deleted: bool = False) -> Pipeline:
+    """Pipeline team/train on Provider mlops/local, synchronized."""
+    metadata: dict[str, Any] = {"name": "train", "namespace": "team", "uid": "pipeline-uid", "resourceVersion": "1", "generation": 1}
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    synced = {"synchronizationState": "Succeeded", "version": VERSION, "providerId": "team/train"}
+    return Pipeline.parse(
+        {
+            "metadata": metadata,
+            "spec": {"provider": "mlops/local", "pipelineSpec": {"pipelineInfo": {"name": "train"}}} | (spec or {}),
+            "status": synced if status is None else status,
+        }
+    )
+
+
+def provider(*, usable: bool = True, message: str = "", spec: dict[str, Any] | None = None) -> ProviderView:
+    """Provider mlops/local that serves namespace team."""
+    resource = Provider.parse(
+        {
+            "metadata": {"name": "local", "namespace": "mlops", "uid": "provider-uid", "resourceVersion": "1", "generation": 1},
+            "spec": {"type": "local", "allowedNamespaces": ["team"]} | (spec or {}),
+        }
+    )
+    return ProviderView(resource, usable, message)
+
+
+def update(*states: str, seconds: float = 0, **changes: Any) -> RunUpdate:
+    """What the backend reports after the run went through these states, one a second from `seconds` after NOW on."""
+    history = tuple(StateChange(RunState(state), at(seconds + i)) for i, state in enumerate(states))
+    report = RunUpdate(submission_id="sub", provider_id="backend-1", history=history)
+    running = next((c.time for c in history if c.state is RunState.RUNNING), None)
+    if running is not None:
+        report = replace(report, start_time=running)
+    if history[-1].state.final:
+        report = replace(report, end_time=history[-1].time)
+    return replace(report, **changes)
+
+
+def situation(subject: Run, **changes: Any) -> Situation:
+    """A Run whose Pipeline and Provider are ready."""
+    usual = Situation(
+        run=subject,
+        pipeline=pipeline(),
+        provider=provider(),
+        known=Knowledge(),
+        versions=frozenset({VERSION}),
+        caught_up=True,
+        artifact_deadline=timedelta(minutes=10),
+        now=NOW,
+        names=NAMES,
+    )
+    return replace(usual, **changes)

@@ -1,0 +1,293 @@
+"""What the operator decides to do next for a Run."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kfp_operator.api.conditions import find
+from kfp_operator.api.states import RunState
+from kfp_operator.reconcile import run as r
+from kfp_operator.reconcile.outcome import Collected, Refusal
+from kfp_operator.reconcile.run import Knowledge, decide
+from tests import builders as b
+
+ACCEPTED = {"synchronizationState": "Succeeded", "providerId": "backend-1", "state": "running", "attempt": 1, "transition": 2}
+SETTLED = {**ACCEPTED, "state": "succeeded", "completionState": "Succeeded", "endTime": "2026-03-01T12:00:00Z"}
+
+
+def history(*states: str) -> list[dict[str, Any]]:
+    return [{"state": s, "time": b.at(i).isoformat(), "attempt": 1} for i, s in enumerate(states)]
+
+
+def waiting(decision: r.Decision) -> tuple[str, str, bool]:
+    """Reason, message and whether a person must act, of a decision that writes a waiting status."""
+    assert isinstance(decision.action, r.WriteStatus)
+    status = decision.action.status
+    ready = find(status.conditions, "Ready")
+    assert ready is not None
+    assert ready.status == "False"
+    assert find(status.conditions, "Reconciling") is not None
+    return ready.reason, status.message, find(status.conditions, "Stalled") is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "reason", "says", "stalled"),
+    [
+        pytest.param({"pipeline": None}, {}, "PipelineNotFound", "team/train", False, id="no pipeline"),
+        pytest.param({"pipeline": b.pipeline(deleted=True)}, {}, "PipelineNotFound", "team/train", False, id="pipeline being deleted"),
+        pytest.param({"pipeline": b.pipeline(status={})}, {}, "PipelineNotReady", "team/train", False, id="pipeline not synchronized"),
+        pytest.param({}, {"pipeline": "train:abc"}, "PipelineVersionNotFound", "abc", False, id="unknown version"),
+        pytest.param({"provider": None}, {}, "ProviderNotFound", "mlops/local", False, id="no provider"),
+        pytest.param({"provider": b.provider(usable=False, message="no kfp")}, {}, "ProviderNotReady", "no kfp", False, id="provider not ready"),
+        pytest.param({"provider": b.provider(spec={"allowedNamespaces": ["x"]})}, {}, "ProviderForbidden", "namespace team", True, id="forbidden"),
+        pytest.param({"provider": b.provider(spec={"allowedNamespaces": []})}, {}, "ProviderForbidden", "namespace team", True, id="local serves its own"),
+    ],
+)
+def test_a_run_that_cannot_start_says_what_it_waits_for(changes: dict[str, Any], spec: dict[str, Any], reason: str, says: str, stalled: bool) -> None:
+    told = waiting(decide(b.situation(b.run(spec=spec), **changes)))
+    assert told[0] == reason
+    assert says in told[1]
+    assert told[2] is stalled
+
+
+def test_a_run_that_waits_is_not_written_twice() -> None:
+    first = decide(b.situation(b.run(), pipeline=None))
+    assert isinstance(first.action, r.WriteStatus)
+    again = b.run().model_copy(update={"status": first.action.status})
+    assert decide(b.situation(again, pipeline=None)).action is None
+
+
+def test_a_ready_run_is_bound_to_the_present_version_before_anything_is_submitted() -> None:
+    assert decide(b.situation(b.run())).action == r.Bind(b.VERSION, "mlops/local")
+
+
+def test_a_pinned_version_is_bound_though_the_pipeline_has_moved_on() -> None:
+    subject = b.run(spec={"pipeline": "train:0ld"})
+    moved_on = b.pipeline(status={"synchronizationState": "Updating", "version": "new"})
+    assert decide(b.situation(subject, pipeline=moved_on, versions=frozenset({"0ld", "new"}))).action == r.Bind("0ld", "mlops/local")
+
+
+def test_a_bound_run_is_submitted_with_the_version_on_its_label_whatever_the_pipeline_says_now() -> None:
+    subject = b.run(bound=True)
+    assert decide(b.situation(subject, known=Knowledge(fresh=True), pipeline=None)).action == r.Submit(b.VERSION)
+
+
+def test_a_run_bound_by_an_earlier_process_is_not_submitted_before_old_events_are_read() -> None:
+    """Its completion (a refusal) may be stored: submitting again would start what was announced as failed."""
+    subject = b.run(bound=True)
+    reason, _, _ = waiting(decide(b.situation(subject, caught_up=False)))
+    assert reason == "EventBusUnavailable"
+    assert decide(b.situation(subject, caught_up=True)).action == r.Submit(b.VERSION)
+
+
+def test_a_run_whose_provider_differs_from_the_pipelines_ends_failed() -> None:
+    subject = b.run(spec={"provider": "mlops/other"})
+    assert isinstance(decide(b.situation(subject)).action, r.Bind)
+    bound = b.run(spec={"provider": "mlops/other"}, bound=True, labels={b.NAMES.pipeline_version: ""})
+    decision = decide(b.situation(bound))
+    assert isinstance(decision.action, r.PublishStatus)
+    assert decision.action.event.state == "failed"
+    assert "spec.provider" in decision.action.event.message
+
+
+def test_a_retried_submission_says_so_and_goes_on() -> None:
+    known = Knowledge(fresh=True, trouble="connection refused", trouble_reason="ProviderUnavailable")
+    subject = b.run(bound=True)
+    first = decide(b.situation(subject, known=known))
+    reason, message, _ = waiting(first)
+    assert (reason, "connection refused" in message) == ("ProviderUnavailable", True)
+    assert isinstance(first.action, r.WriteStatus)
+    written = subject.model_copy(update={"status": first.action.status})
+    assert decide(b.situation(written, known=known)).action == r.Submit(b.VERSION)
+
+
+def test_every_state_the_backend_passed_is_published_in_order_with_the_next_number() -> None:
+    subject, known = b.run(bound=True), Knowledge(submitted=True, update=b.update("queued", "running"))
+    first = decide(b.situation(subject, known=known)).action
+    assert isinstance(first, r.PublishStatus)
+    assert (first.event.transition, first.event.state, first.event.previous_state) == (1, "queued", "")
+    known.published.add((1, RunState.QUEUED, b.at(0)))
+    known.transition = 1
+    second = decide(b.situation(subject, known=known)).action
+    assert isinstance(second, r.PublishStatus)
+    assert (second.event.transition, second.event.state, second.event.previous_state) == (2, "running", "queued")
+    known.published.add((1, RunState.RUNNING, b.at(1)))
+    known.transition, known.published_at = 2, b.NOW
+    assert decide(b.situation(subject, known=known)).action is None
+
+
+def test_after_a_restart_only_what_status_does_not_show_is_published() -> None:
+    subject = b.run(bound=True, status={**ACCEPTED, "transition": 1, "state": "queued", "history": history("queued")})
+    decision = decide(b.situation(subject, known=Knowledge(update=b.update("queued", "running"))))
+    assert isinstance(decision.action, r.PublishStatus)
+    assert (decision.action.event.state, decision.action.event.transition) == ("running", 2)
+
+
+def test_what_was_published_and_never_came_back_is_compared_with_the_bus_again() -> None:
+    known = Knowledge(update=b.update("queued"), published={(1, RunState.QUEUED, b.at(0))}, transition=1, published_at=b.NOW)
+    subject = b.run(bound=True)
+    assert not decide(b.situation(subject, known=known)).forget_published
+    assert decide(b.situation(subject, known=known, now=b.NOW + r.REPUBLISH_AFTER)).forget_published
+
+
+def test_a_succeeded_run_waits_for_its_artifacts_then_tells_its_end_and_completes() -> None:
+    subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running", "succeeded"))
+    assert isinstance(decide(b.situation(subject, known=known)).action, r.Collect)
+    known.collected = Collected()
+    told = decide(b.situation(subject, known=known)).action
+    assert isinstance(told, r.PublishStatus)
+    assert told.event.state == "succeeded"
+    known.published.add((1, RunState.SUCCEEDED, b.at(2)))
+    known.transition = 3
+    done = decide(b.situation(subject, known=known)).action
+    assert isinstance(done, r.PublishCompletion)
+    assert (done.event.status, done.event.run_id, done.event.artifacts_complete) == ("succeeded", "backend-1", True)
+
+
+def test_artifacts_that_do_not_come_in_time_do_not_hold_up_the_completion() -> None:
+    subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running", "succeeded")})
+    known = Knowledge(update=b.update("queued", "running", "succeeded"))
+    late = decide(b.situation(subject, known=known, now=b.at(2) + timedelta(minutes=10))).action
+    assert isinstance(late, r.PublishCompletion)
+    assert late.event.artifacts_complete is False
+
+
+def test_a_kill_between_the_two_last_publishes_is_repaired() -> None:
+    """The final run-status was projected (transition 3), the completion was never stored."""
+    subject = b.run(bound=True, status={**ACCEPTED, "transition": 3, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running", "failed", message="boom"), published={(1, RunState.FAILED, b.at(2))})
+    done = decide(b.situation(subject, known=known)).action
+    assert isinstance(done, r.PublishCompletion)
+    assert (done.event.status, done.event.message) == ("failed", "boom")
+
+
+def test_a_settled_run_is_released_with_its_outcome_as_label() -> None:
+    assert decide(b.situation(b.run(bound=True, status=SETTLED))).action == r.Release(completed="succeeded")
+    assert decide(b.situation(b.run(status=SETTLED))).action is None
+
+
+def test_a_settled_run_is_deleted_when_its_time_to_live_is_over() -> None:
+    subject = b.run(spec={"ttlSecondsAfterFinished": 60}, status=SETTLED)
+    assert decide(b.situation(subject, now=b.at(59))).again == 1
+    assert decide(b.situation(subject, now=b.at(60))).action == r.DeleteRun()
+
+
+def test_a_run_restored_from_backup_is_never_submitted() -> None:
+    subject = b.run(labels={b.NAMES.completed: "succeeded"})
+    decision = decide(b.situation(subject))
+    assert isinstance(decision.action, r.WriteStatus)
+    completed = find(decision.action.status.conditions, "Completed")
+    assert completed is not None
+    assert (completed.status, completed.reason) == ("True", "Restored")
+    after = subject.model_copy(update={"status": decision.action.status})
+    assert decide(b.situation(after)).action is None
+
+
+@pytest.mark.parametrize(("spec", "deleted", "reason"), [({"cancel": True}, None, "Cancelled"), ({}, -1.0, "Deleted"), ({"activeDeadlineSeconds": 5}, None, "DeadlineExceeded")])
+def test_a_stop_is_marked_in_status_before_the_backend_is_asked(spec: dict[str, Any], deleted: float | None, reason: str) -> None:
+    subject = b.run(bound=True, spec=spec, deleted=deleted, status={**ACCEPTED, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running"))
+    marked = decide(b.situation(subject, known=known, now=b.at(10))).action
+    assert isinstance(marked, r.WriteStatus)
+    assert marked.status.cancellation is not None
+    assert marked.status.cancellation.reason == reason
+    after = subject.model_copy(update={"status": marked.status})
+    assert decide(b.situation(after, known=known, now=b.at(10))).action == r.CancelRun()
+    known.cancel_sent = b.at(10)
+    assert decide(b.situation(after, known=known, now=b.at(11))).action is None
+    assert decide(b.situation(after, known=known, now=b.at(10) + r.CANCEL_AGAIN)).action == r.CancelRun()
+
+
+def test_a_deadline_counts_from_the_start_of_the_run_and_not_of_the_wait() -> None:
+    subject = b.run(bound=True, spec={"activeDeadlineSeconds": 60}, status={**ACCEPTED, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running"))
+    assert decide(b.situation(subject, known=known, now=b.at(31))).again == 30  # running since second 1
+
+
+def test_a_run_stopped_by_its_deadline_failed_and_says_why() -> None:
+    marked = {**ACCEPTED, "history": history("queued", "running"), "cancellation": {"reason": "DeadlineExceeded", "time": b.NOW.isoformat()}}
+    subject = b.run(bound=True, spec={"activeDeadlineSeconds": 5}, status=marked)
+    told = decide(b.situation(subject, known=Knowledge(update=b.update("queued", "running", "stopped")))).action
+    assert isinstance(told, r.PublishStatus)
+    assert told.event.state == "failed"
+    assert "activeDeadlineSeconds" in told.event.message
+
+
+def test_a_run_cancelled_before_its_submit_ends_stopped_without_a_backend_id() -> None:
+    assert isinstance(decide(b.situation(b.run(spec={"cancel": True}), pipeline=None)).action, r.Bind)
+    subject, known = b.run(spec={"cancel": True}, bound=True), Knowledge(fresh=True)
+    told = decide(b.situation(subject, known=known)).action
+    assert isinstance(told, r.PublishStatus)
+    assert told.event.state == "stopped"
+    known.published.add((1, RunState.STOPPED, told.event.time))
+    known.transition = 1
+    done = decide(b.situation(subject, known=known)).action
+    assert isinstance(done, r.PublishCompletion)
+    assert (done.event.run_id, done.event.state, done.event.status) == ("", "stopped", "failed")
+
+
+def test_a_cancel_asks_the_backend_first_when_an_earlier_process_may_have_submitted() -> None:
+    subject = b.run(spec={"cancel": True}, bound=True)
+    assert decide(b.situation(subject)).action == r.Lookup()
+
+
+def test_a_refused_run_fails_with_the_reason_and_one_time_through_retries() -> None:
+    subject, known = b.run(bound=True), Knowledge(refusal=Refusal("InvalidParameters", "spec.parameters[0]: unknown"))
+    told = decide(b.situation(subject, known=known)).action
+    assert isinstance(told, r.PublishStatus)
+    known.published.add((1, RunState.FAILED, told.event.time))
+    known.transition = 1
+    done = decide(b.situation(subject, known=known, now=b.at(50))).action
+    assert isinstance(done, r.PublishCompletion)
+    assert done.event.run_end_time == told.event.time
+    assert (done.event.run_id, done.event.message) == ("", "spec.parameters[0]: unknown")
+
+
+def test_a_run_the_backend_forgot_fails_after_five_minutes_of_asking() -> None:
+    subject = b.run(bound=True, status=ACCEPTED)
+    assert decide(b.situation(subject, known=Knowledge())).action == r.Lookup()
+    lost = Knowledge(absent_since=b.NOW)
+    assert decide(b.situation(subject, known=lost, now=b.at(299))).action == r.Lookup()
+    told = decide(b.situation(subject, known=lost, now=b.at(300))).action
+    assert isinstance(told, r.PublishStatus)
+    assert told.event.state == "failed"
+
+
+def test_a_run_deleted_before_its_submit_vanishes_without_an_event() -> None:
+    assert decide(b.situation(b.run(deleted=-1))).action is None
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=Knowledge(fresh=True))).action == r.Release()
+    assert decide(b.situation(b.run(bound=True, deleted=-1))).action == r.Lookup()  # an earlier process may have submitted it
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=Knowledge(absent_since=b.NOW))).action == r.Release()
+
+
+def test_a_deleted_run_with_policy_orphan_goes_at_once() -> None:
+    subject = b.run(bound=True, spec={"deletionPolicy": "Orphan"}, deleted=-1, status=ACCEPTED)
+    assert decide(b.situation(subject, known=Knowledge(update=b.update("running")))).action == r.Release()
+
+
+def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
+    subject = b.run(bound=True, deleted=0, status={**ACCEPTED, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running"))
+    late = decide(b.situation(subject, known=known, now=b.at(1) + r.RELEASE_AFTER)).action
+    assert isinstance(late, r.Release)
+    assert late.warning
+
+
+def test_force_release_ends_any_wait() -> None:
+    subject = b.run(bound=True, deleted=0, status=ACCEPTED, annotations={b.NAMES.force_release: "true"})
+    assert isinstance(decide(b.situation(subject, known=Knowledge(update=b.update("running")))).action, r.Release)
+
+
+def test_an_outage_of_the_bus_shows_as_a_condition_and_nothing_is_given_up() -> None:
+    subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
+    known = Knowledge(update=b.update("queued", "running", "failed"), bus_away_since=b.NOW)
+    assert isinstance(decide(b.situation(subject, known=known, now=b.at(9))).action, r.PublishStatus)
+    told = decide(b.situation(subject, known=known, now=b.at(10))).action
+    assert isinstance(told, r.WriteStatus)
+    undelivered = find(told.status.conditions, "EventsDelivered")
+    assert undelivered is not None
+    assert undelivered.status == "False"
+    after = subject.model_copy(update={"status": told.status})
+    assert isinstance(decide(b.situation(after, known=known, now=b.at(11))).action, r.PublishStatus)
