@@ -1,0 +1,28 @@
+"""Runs pipelines as processes on this machine, with ``kfp.local``: no cluster, no cloud.
+
+`folder` is the state of a run, `driver` the process that runs it, `worker` what runs below that, `rewrite` the IR they run, `process` the
+operator's side of processes, `provider` the decisions, `outputs` and `logs` what comes out.
+"""
+
+from pydantic import BaseModel
+
+from kfp_operator.errors import InvalidSpec
+from kfp_operator.providers.local.parameters import LocalParameters
+from kfp_operator.providers.local.provider import LocalProvider
+from kfp_operator.providers.protocol import ProviderConfig
+
+
+class LocalProviderType:
+    """Entry point `local`."""
+
+    parameters: type[BaseModel] = LocalParameters
+    in_cluster = False
+
+    def open(self, config: ProviderConfig) -> LocalProvider:
+        """A provider on `config.state_dir`. Raises InvalidSpec for a pipeline root that is no local folder."""
+        if not isinstance(config.parameters, LocalParameters):
+            raise InvalidSpec(f"parameters of another type: {type(config.parameters).__name__}", field="spec.parameters")
+        return LocalProvider(config, config.parameters)
+
+
+__all__ = ["LocalParameters", "LocalProvider", "LocalProviderType"]

@@ -1,0 +1,489 @@
+"""Type local: runs are processes on this machine.
+
+State is the run folders (`folder`) and nothing else; this module decides when to start which run, notices changes and tells the
+watchers. One task, `_keep`, does it: woken by a submission, a cancel or the end of a driver, and every quarter of a second while
+runs are active to look at their progress. It starts the oldest queued run whenever one of `max_active_runs` slots is free.
+
+What happens to a run after a crash of the operator, at any point, follows from its folder when the next instance opens:
+
+=========================================== ===========================================================================
+folder                                      next
+=========================================== ===========================================================================
+not yet visible (``.new-*``)                removed; the submission is repeated by the operator
+no claim                                    queued: a driver is started; should an older one come late, one of both wins
+claim, lock held                            adopted: watched, and stopped if it shall be
+claim, lock free, result                    ended
+claim, lock free, no result                 vanished: what is left of it is killed, it failed (or stopped, if it should)
+=========================================== ===========================================================================
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from kfp_operator.api.states import RunState
+from kfp_operator.errors import InvalidSpec, Permanent, Retryable
+from kfp_operator.providers.local import logs, outputs
+from kfp_operator.providers.local.driver import Identity
+from kfp_operator.providers.local.folder import ClaimFile, Options, RunFolder
+from kfp_operator.providers.local.parameters import LocalParameters
+from kfp_operator.providers.local.process import Watched, kill_leftovers, run_environment, spawn
+from kfp_operator.providers.local.rewrite import resolve
+from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, ProviderConfig, RunUpdate, Submission
+
+logger = logging.getLogger(__name__)
+
+REPLAY = 7 * 86400.0
+"""Seconds: a watch begins with the runs that ended within this time too. An operator that was away for longer asks `get_run`."""
+_POLL = 0.25
+_MAX_BACKOFF = 30.0
+_ESCALATION = 5.0
+"""Seconds after the grace period until the provider kills what the driver did not."""
+_CHECK = "import sys, importlib.metadata as m; print(sys.version_info >= (3, 11), m.version('kfp'))"
+
+
+@dataclass(slots=True)
+class _Active:
+    """A run that has a slot."""
+
+    folder: RunFolder
+    driver: Watched | None = None
+    progress: int = -1
+    claimed: bool = False
+    stop_asked: float | None = None
+    """Monotonic time of the signal that asked it to stop."""
+
+
+class _Watcher:
+    """What one watch has not told yet: the latest update per run, in the order in which runs changed."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, RunUpdate] = {}
+        self.error: Retryable | None = None
+        self.closed = False
+        self.changed = asyncio.Event()
+
+
+class LocalProvider:
+    """See `providers.protocol.Provider`. `faults` is called with the name of each step of a start; tests die there."""
+
+    statuses = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.STOPPING, RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
+    keeps_pipelines = False
+
+    def __init__(self, config: ProviderConfig, parameters: LocalParameters, *, faults: Callable[[str], None] = lambda _: None) -> None:
+        self._name = f"{config.namespace}/{config.name}"
+        self._parameters = parameters
+        self._state = config.state_dir.absolute()
+        self._runs = self._state / "runs"
+        self._root = _pipeline_root(config.pipeline_root)
+        self._slots = config.max_active_runs or os.cpu_count() or 1
+        self._faults = faults
+        self._opening = asyncio.Lock()
+        self._lock = -1
+        self._kfp = ""
+        self._active: dict[str, _Active] = {}
+        self._queue: list[tuple[int, str]] = []
+        self._told: dict[str, RunUpdate] = {}
+        self._watchers: set[_Watcher] = set()
+        self._wake = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def check(self) -> None:
+        """The state folder is ours and the interpreter has kfp; else Retryable or Permanent."""
+        await self._open()
+        if not self._kfp:
+            self._kfp = await self._kfp_version()
+
+    async def close(self) -> None:
+        """Let go of the state folder. Runs go on, and so does nothing else: no queued run starts until the next instance."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        for active in self._active.values():
+            if active.driver is not None:
+                active.driver.close()
+        self._active.clear()
+        for watcher in self._watchers:
+            watcher.closed = True
+            watcher.changed.set()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
+        """Nothing is kept per pipeline; but what can never run here is refused already now."""
+        await asyncio.to_thread(resolve, pipeline.spec, self._parameters.packages)
+        return ""
+
+    async def delete_pipeline(self, provider_id: str) -> None:
+        """Nothing is kept per pipeline."""
+
+    async def submit_run(self, submission: Submission) -> str:
+        """Put the run into the queue, on disk, unless it is known; it starts when a slot is free."""
+        await self._open()
+        folder = RunFolder.of(self._runs, submission.id)
+        if not folder.exists():
+            resolved = await asyncio.to_thread(resolve, submission.pipeline.spec, self._parameters.packages)
+            order = max(time.time_ns(), self._queue[-1][0] + 1 if self._queue else 0)
+            options = Options(
+                python=self._parameters.python,
+                packages=self._parameters.packages,
+                grace=self._parameters.termination_grace_period_seconds,
+                max_log_bytes=self._parameters.max_log_bytes,
+                environment=self._parameters.environment,
+                root=str((self._root or self._runs) / submission.id / ("" if self._root else "root")),
+            )
+            self._faults("prepare")
+            with self._disk():
+                created = await asyncio.to_thread(RunFolder.create, self._runs, submission, resolved, options, order=order)
+            self._faults("visible")
+            if created:
+                self._queue.append((order, submission.id))
+                self._queue.sort()
+                await self._tell(folder)
+                self._wake.set()
+        return submission.id
+
+    async def get_run(self, submission_id: str) -> RunUpdate | None:
+        """What the run's folder says; None when there is none."""
+        await self._open()
+        folder = RunFolder.of(self._runs, submission_id)
+        with self._disk():
+            return await asyncio.to_thread(folder.update, self._waiting) if folder.exists() else None
+
+    async def cancel_run(self, submission_id: str) -> None:
+        """Note it on disk, then stop the run: a queued one at once, a running one with SIGTERM and, after the grace period, SIGKILL."""
+        await self._open()
+        folder = RunFolder.of(self._runs, submission_id)
+        with self._disk():
+            if not folder.exists() or folder.result() is not None:
+                return
+            folder.cancel()
+            self._faults("cancel")
+            queued = next((item for item in self._queue if item[1] == submission_id), None)
+            if queued is not None and folder.end_unclaimed("stopped", "stopped before it started"):
+                self._queue.remove(queued)
+        await self._tell(folder)
+        self._wake.set()
+
+    async def logs(self, submission_id: str, *, follow: bool = False) -> AsyncIterator[str]:
+        """Lines that the run printed; with `follow` until it has ended. Permanent for a run that is not known here."""
+        await self._open()
+        folder = RunFolder.of(self._runs, submission_id)
+        if not folder.exists():
+            raise Permanent(f"Provider {self._name} knows no run {submission_id}", reason="RunNotFound")
+        async for line in logs.lines(folder, follow=follow):
+            yield line
+
+    async def watch_runs(self) -> AsyncIterator[RunUpdate]:
+        """First all runs that have not ended or ended within `REPLAY`, then every change as it happens; ends with `close`."""
+        await self._open()
+        watcher = _Watcher()
+        self._watchers.add(watcher)
+        try:
+            with self._disk():
+                for update in await asyncio.to_thread(self._recent):
+                    watcher.pending.setdefault(update.submission_id, update)
+            while not watcher.closed:
+                while watcher.pending:
+                    yield watcher.pending.pop(next(iter(watcher.pending)))
+                if watcher.error is not None:
+                    raise watcher.error
+                watcher.changed.clear()
+                if not watcher.pending and not watcher.closed:
+                    await watcher.changed.wait()
+        finally:
+            self._watchers.discard(watcher)
+
+    async def artifacts(self, submission_id: str) -> Sequence[ComponentArtifact]:
+        """What the run's steps wrote; Retryable before its end."""
+        await self._open()
+        folder = RunFolder.of(self._runs, submission_id)
+        if not folder.exists():
+            raise Permanent(f"Provider {self._name} knows no run {submission_id}", reason="RunNotFound")
+        with self._disk():
+            if folder.result() is None:
+                raise Retryable(f"run {submission_id} has not ended", reason="RunNotEnded")
+            return await asyncio.to_thread(outputs.artifacts, folder)
+
+    # ------------------------------------------------------------------------------------------------ opening
+
+    async def _open(self) -> None:
+        """Take the state folder and find out where each run is; once. Retryable while another process has the folder."""
+        async with self._opening:
+            if self._closed:
+                raise Retryable(f"Provider {self._name} is closed", reason="Closed")
+            if self._lock >= 0:
+                return
+            with self._disk():
+                lock = await asyncio.to_thread(self._take_state)
+                try:
+                    for folder, submitted in await asyncio.to_thread(self._unfinished):
+                        if folder.claim() is None:
+                            self._queue.append((submitted, folder.id))
+                        else:
+                            self._adopt(folder)
+                except BaseException:
+                    os.close(lock)
+                    raise
+            self._queue.sort()
+            self._lock = lock
+            self._keeper = asyncio.create_task(self._keep(), name=f"local runs of {self._name}")
+
+    def _take_state(self) -> int:
+        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace").strip()
+            os.close(lock)
+            raise Retryable(
+                f"the state folder {self._state} of Provider {self._name} is in use by {holder or 'another process'}: "
+                "stop that operator, or give this one another stateDir",
+                reason="StateDirInUse",
+            ) from None
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        for path in self._runs.glob(".new-*"):
+            shutil.rmtree(path)
+        return lock
+
+    def _unfinished(self) -> list[tuple[RunFolder, int]]:
+        folders = (RunFolder(Path(entry.path)) for entry in os.scandir(self._runs) if entry.is_dir())
+        found = []
+        for folder in folders:
+            if folder.exists() and not folder.ended():
+                try:
+                    found.append((folder, folder.submission().order))
+                except ValidationError:
+                    folder.end_unclaimed("failed", f"the run's submission in {folder.path} cannot be read")
+        return found
+
+    def _recent(self) -> list[RunUpdate]:
+        """Updates of the runs that a watch begins with, oldest end first, then those that have not ended."""
+        since = time.time() - REPLAY
+        found: list[RunUpdate] = []
+        for entry in os.scandir(self._runs):
+            folder = RunFolder(Path(entry.path))
+            if entry.name.startswith(".") or not folder.exists() or not folder.ended_after(since):
+                continue
+            try:
+                found.append(folder.update(self._waiting))
+            except ValidationError as error:
+                logger.warning("Cannot read the run folder %s: %s", folder.path, error)
+        return sorted(found, key=lambda update: (update.end_time or datetime.max.replace(tzinfo=UTC), update.history[0].time))
+
+    async def _kfp_version(self) -> str:
+        python = self._parameters.python
+        try:
+            process = await asyncio.create_subprocess_exec(
+                python,
+                "-I",
+                "-c",
+                _CHECK,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=run_environment(self._state, python, {}, os.environ, self._state),
+            )
+        except OSError as error:
+            raise Permanent(f"spec.parameters.python: {python} cannot be executed: {error.strerror}", reason="NoInterpreter") from None
+        try:
+            async with asyncio.timeout(30):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise Retryable(f"{python} did not answer within 30 s", reason="InterpreterSlow") from None
+        recent, _, version = output.decode(errors="replace").strip().partition(" ")
+        if process.returncode != 0 or not version:
+            remedy = "pip install 'kfp-operator[local]'" if python == sys.executable else f"{python} -m pip install kfp"
+            raise Permanent(f"{python} has no kfp, which type local needs: {remedy}", reason="KfpMissing")
+        if recent != "True":
+            raise Permanent(f"spec.parameters.python: {python} is older than Python 3.11", reason="InterpreterTooOld")
+        return version
+
+    # ------------------------------------------------------------------------------------------------ keeping
+
+    async def _keep(self) -> None:
+        backoff = _POLL
+        while True:
+            try:
+                await self._turn()
+                backoff = _POLL
+                pause = _POLL if self._active else None
+            except Exception as error:
+                # a full or broken disk, as a rule: told to whoever watches, tried again
+                logger.exception("Provider %s cannot look after its runs", self._name)
+                for watcher in self._watchers:
+                    watcher.error = Retryable(f"Provider {self._name} cannot look after its runs in {self._runs}: {error}")
+                    watcher.changed.set()
+                backoff = pause = min(backoff * 2, _MAX_BACKOFF)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _turn(self) -> None:
+        for active in list(self._active.values()):
+            await self._look(active)
+        while self._queue and len(self._active) < self._slots:
+            order, submission_id = self._queue.pop(0)
+            try:
+                await self._start(RunFolder(self._runs / submission_id))
+            except OSError:
+                self._active.pop(submission_id, None)
+                self._queue.insert(0, (order, submission_id))
+                raise
+
+    async def _start(self, folder: RunFolder) -> None:
+        """Start a driver. The claim decides whether it is the one that runs the pipeline."""
+        active = self._active[folder.id] = _Active(folder)
+        options = folder.submission().options
+        environment = run_environment(folder.path, options.python, options.environment, os.environ, self._state)
+        self._faults("spawn")
+        try:
+            pid = spawn(folder.path, options.python, environment)
+        except OSError as error:
+            await self._end_unclaimed(active, f"{options.python} cannot be executed: {error.strerror}")
+            return
+        self._faults("spawned")
+        with contextlib.suppress(ProcessLookupError):
+            active.driver = Watched(pid, child=True, on_end=self._wake.set)
+
+    def _adopt(self, folder: RunFolder) -> None:
+        self._active[folder.id] = _Active(folder)
+
+    async def _look(self, active: _Active) -> None:
+        """Compare one active run with its folder."""
+        folder = active.folder
+        child_ended = active.driver is not None and active.driver.ended()
+        claim = folder.claim()
+        if claim is None:
+            if child_ended:
+                why = folder.driver_errors() or "no reason given"
+                await self._end_unclaimed(active, f"the process of the run ended before it could start: {why}")
+            return
+        if not active.claimed:
+            self._follow(active, claim)
+        held = folder.held()
+        if folder.result() is not None:
+            if not held or claim.process is None:  # the driver ends right after its result
+                await self._release(active)
+            return
+        if not held:
+            await self._vanished(active, claim)
+            return
+        if folder.cancellation() is not None:
+            self._stop(active)
+        if (progress := folder.progress()) != active.progress:
+            active.progress = progress
+            await self._tell(folder)
+
+    def _follow(self, active: _Active, claim: ClaimFile) -> None:
+        """Watch the driver that has the claim: our child, or another that an earlier instance started."""
+        active.claimed = True
+        mine = active.driver.pid if active.driver is not None else None
+        if claim.process is not None and claim.process.pid != mine:
+            if active.driver is not None:
+                active.driver.close()
+            active.driver = Watched.adopt(claim.process, self._wake.set)
+
+    def _stop(self, active: _Active) -> None:
+        """SIGTERM once, which the driver passes on; it kills after the grace period. SIGKILL when it did not."""
+        now = time.monotonic()
+        if active.stop_asked is None:
+            active.stop_asked = now
+            if active.driver is not None:
+                active.driver.signal(signal.SIGTERM)
+        elif now - active.stop_asked > active.folder.submission().options.grace + _ESCALATION and active.driver is not None:
+            active.driver.signal(signal.SIGKILL)
+
+    async def _vanished(self, active: _Active, claim: ClaimFile) -> None:
+        """End a run whose driver is gone without a result."""
+        folder = active.folder
+        killed = await asyncio.to_thread(kill_leftovers, folder.path)
+        open_step = next((step.path for step in reversed(folder.step_runs()) if step.end is None), "")
+        state: Literal["failed", "stopped"] = "stopped" if folder.cancellation() is not None else "failed"
+        folder.end(state, _why_vanished(folder, claim, killed), open_step if state == "failed" else "")
+        await self._release(active)
+
+    async def _end_unclaimed(self, active: _Active, message: str) -> None:
+        stopped = active.folder.cancellation() is not None
+        if active.folder.end_unclaimed("stopped" if stopped else "failed", "stopped before it started" if stopped else message):
+            await self._release(active)
+
+    async def _release(self, active: _Active) -> None:
+        """The run has ended: tell it, free its slot."""
+        if active.driver is not None:
+            active.driver.close()
+        del self._active[active.folder.id]
+        await self._tell(active.folder)
+        self._told.pop(active.folder.id, None)
+
+    # ------------------------------------------------------------------------------------------------ telling
+
+    @property
+    def _waiting(self) -> str:
+        return f"waits for one of {self._slots} slots (spec.maxActiveRuns of Provider {self._name})"
+
+    async def _tell(self, folder: RunFolder) -> None:
+        update = folder.update(self._waiting)
+        if self._told.get(folder.id) == update:
+            return
+        self._told[folder.id] = update
+        for watcher in self._watchers:
+            watcher.pending.pop(folder.id, None)
+            watcher.pending[folder.id] = update
+            watcher.changed.set()
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """What the disk refuses may work later."""
+        try:
+            yield
+        except OSError as error:
+            raise Retryable(
+                f"Provider {self._name} cannot use its state folder {self._state}: {error}", reason="StateDirUnusable"
+            ) from error
+
+
+def _why_vanished(folder: RunFolder, claim: ClaimFile, killed: int) -> str:
+    process = claim.process
+    here = Identity.of(os.getpid())
+    if process is None:
+        return "the run was ended before it started"
+    if here is not None and process.boot and process.boot != here.boot:
+        return f"the machine {process.host} was restarted while the run was on its way"
+    where = f"process {process.pid} on {process.host}"
+    why = folder.driver_errors() or "it was killed, or the machine ran out of memory"
+    rest = f"; {killed} processes it left behind were killed" if killed else ""
+    return f"the run's {where} vanished without a result: {why}{rest}"
+
+
+def _pipeline_root(location: str) -> Path | None:
+    """The folder of the outputs of all runs; None: each in its run's folder. Raises InvalidSpec for what is no local folder."""
+    if not location:
+        return None
+    path = location.removeprefix("file://")
+    if not path.startswith("/"):
+        raise InvalidSpec(
+            f"type local writes to a folder of this machine (/path or file:///path), not to {location}", field="spec.pipelineRootStorage"
+        )
+    return Path(path)
