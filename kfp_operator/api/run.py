@@ -30,7 +30,7 @@ MUTABLE = frozenset({"cancel", "ttl_seconds_after_finished", "deletion_policy"})
 
 MAX_HISTORY = 20
 """States kept in `status.history`: the last ones."""
-ARTIFACT_PATH = r"[^\[\]:]+:[^\[\]:]+(:[0-9]*)?(\[[^\[\]:]+\])?"
+ARTIFACT_PATH = r"[^\[\]:]+:[^\[\]:]+(:[0-9]{0,9})?(\[[^\[\]:]+\])?"
 MAX_PIPELINE_REFERENCE = MAX_NAME + 1 + MAX_VERSION
 PIPELINE_REFERENCE = (
     matches(rf"{DNS_SUBDOMAIN}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", 'must be the "name" or "name:version" of a Pipeline in this namespace'),

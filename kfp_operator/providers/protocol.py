@@ -95,6 +95,7 @@ class RunUpdate:
 
     @property
     def state(self) -> RunState:
+        """The present state."""
         return self.history[-1].state
 
 
@@ -110,6 +111,8 @@ class ComponentArtifact:
     """Schema title: system.Model, system.Dataset, tfx.PushedModel ..."""
     uri: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    index: int = 0
+    """Position among the artifacts of one output of one execution; executions in a loop each count from 0."""
 
 
 class Provider(Protocol):
