@@ -110,7 +110,8 @@ class LocalProvider:
 
     async def close(self) -> None:
         """Let go of the state folder. Runs go on, and so does nothing else: no queued run starts until the next instance."""
-        self._closed = True
+        async with self._opening:
+            self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -231,14 +232,18 @@ class LocalProvider:
             if self._lock >= 0:
                 return
             with self._disk():
-                lock = await asyncio.to_thread(self._take_state)
+                lock = self._take_state()
                 try:
+                    for path in self._runs.glob(".new-*"):
+                        await asyncio.to_thread(shutil.rmtree, path)
                     for folder, submitted in await asyncio.to_thread(self._unfinished):
                         if folder.claim() is None:
                             self._queue.append((submitted, folder.id))
                         else:
                             self._adopt(folder)
                 except BaseException:
+                    self._queue.clear()
+                    self._active.clear()
                     os.close(lock)
                     raise
             self._queue.sort()
@@ -260,8 +265,6 @@ class LocalProvider:
             ) from None
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        for path in self._runs.glob(".new-*"):
-            shutil.rmtree(path)
         return lock
 
     def _unfinished(self) -> list[tuple[RunFolder, int]]:
@@ -305,12 +308,14 @@ class LocalProvider:
         except OSError as error:
             raise Permanent(f"spec.parameters.python: {python} cannot be executed: {error.strerror}", reason="NoInterpreter") from None
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(20):
                 output, _ = await process.communicate()
         except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise Retryable(f"{python} did not answer within 30 s", reason="InterpreterSlow") from None
+            raise Retryable(f"{python} did not answer within 20 s", reason="InterpreterSlow") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         recent, _, version = output.decode(errors="replace").strip().partition(" ")
         if process.returncode != 0 or not version:
             remedy = "pip install 'kfp-operator[local]'" if python == sys.executable else f"{python} -m pip install kfp"
