@@ -4,6 +4,7 @@ A Run is a record of what was executed, so its spec is immutable but for what st
 `MUTABLE` name every field of the spec (a test sees to it); the CRD's rules are made from them.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,7 +31,8 @@ MUTABLE = frozenset({"cancel", "ttl_seconds_after_finished", "deletion_policy"})
 
 MAX_HISTORY = 20
 """States kept in `status.history`: the last ones."""
-ARTIFACT_PATH = r"[^\[\]:]+:[^\[\]:]+(:[0-9]{0,9})?(\[[^\[\]:]+\])?"
+ARTIFACT_PATH = r"([^\[\]:]+):([^\[\]:]+)(?::([0-9]{0,9}))?(?:\[([^\[\]:]+)\])?"
+"""Component, output, index and filter; a colon without an index is index 0."""
 MAX_PIPELINE_REFERENCE = MAX_NAME + 1 + MAX_VERSION
 PIPELINE_REFERENCE = (
     matches(rf"{DNS_SUBDOMAIN}(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", 'must be the "name" or "name:version" of a Pipeline in this namespace'),
@@ -61,6 +63,15 @@ class ArtifactDefinition(Model):
         )
     )
     """``Component:Output[:Index][[filter]]``"""
+
+    @property
+    def normal_path(self) -> str:
+        """The path with its index written out."""
+        found = re.fullmatch(ARTIFACT_PATH, self.path)
+        if found is None:
+            return self.path
+        component, output, index, condition = found.groups()
+        return f"{component}:{output}:{int(index or 0)}" + (f"[{condition}]" if condition is not None else "")
 
 
 class Parameter(Model):

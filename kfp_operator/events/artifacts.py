@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kfp_operator.api.run import ArtifactDefinition
+from kfp_operator.api.run import ARTIFACT_PATH, ArtifactDefinition
 from kfp_operator.errors import InvalidSpec
 from kfp_operator.events.filters import Filter, parse_filter
 from kfp_operator.schemas import Artifact, ServingModelArtifact
@@ -18,7 +18,6 @@ PUSHED_MODEL = "tfx.PushedModel"
 MAX_ARTIFACTS = 256
 """Artifacts of one run that are reported; the status holds no more."""
 
-_PATH = re.compile(r"([^\[\]:]+):([^\[\]:]+)(?::([0-9]{0,9}))?(?:\[([^\[\]:]+)\])?")
 _FORM = "component:output, component:output:index or either with a filter, as trainer:model:0[pushed == 1]"
 
 
@@ -59,14 +58,10 @@ class ArtifactPath:
     index: int = 0
     filter: Filter | None = None
 
-    def __str__(self) -> str:
-        """The normal form, with its index: what the version hash of a Run takes."""
-        return f"{self.component}:{self.output}:{self.index}" + (f"[{self.filter.text}]" if self.filter else "")
-
 
 def parse_path(text: str, *, field: str = "") -> ArtifactPath:
     """Understand an artifact path. Raises InvalidSpec."""
-    found = _PATH.fullmatch(text)
+    found = re.fullmatch(ARTIFACT_PATH, text)
     if not found:
         raise InvalidSpec(f"must be {_FORM}, is {text[:200]!r}", field=field, reason="InvalidArtifactPath")
     component, output, index, condition = found.groups()

@@ -31,8 +31,10 @@ def define(path: str, name: str = "model") -> ArtifactDefinition:
         ("for-loop 1.train:model", "for-loop 1.train:model:0"),
     ],
 )
-def test_a_path_has_a_normal_form(text: str, normal: str) -> None:
-    assert str(parse_path(text)) == normal
+def test_a_path_is_understood_as_its_normal_form_says(text: str, normal: str) -> None:
+    path = parse_path(text)
+    condition = f"[{path.filter.text}]" if path.filter else ""
+    assert define(text).normal_path == f"{path.component}:{path.output}:{path.index}{condition}" == normal
 
 
 @pytest.mark.parametrize(

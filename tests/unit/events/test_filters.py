@@ -205,8 +205,31 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3),
     max_leaves=12,
 )
-WORDS = st.sampled_from(
-    """a b a.b a.0 "/a/b" not and or in is empty contains matches any all as ( ) { } , == != 1 -2.5 "x" `y` " \\ < \ud800 é [""".split(" ")
+WORDS = st.sampled_from(["a", "b", "a.b", "a.0", '"/a/b"', "1", "-2.5", '"x"', "`y`", "\ud800", "é"]) | st.sampled_from(
+    [
+        "not",
+        "and",
+        "or",
+        "in",
+        "is",
+        "empty",
+        "contains",
+        "matches",
+        "any",
+        "all",
+        "as",
+        "==",
+        "!=",
+        "(",
+        ")",
+        "{",
+        "}",
+        ",",
+        '"',
+        "\\",
+        "<",
+        "[",
+    ]
 )
 
 

@@ -1,0 +1,130 @@
+"""The version of a spec: SHA-1 over its parts, cut to three bytes, as the Go operator computes it, bit for bit.
+
+Keeping the recipe keeps versions over a migration, so that nothing is compiled again and nothing is triggered by it. It is built
+from a few primitives (`text`, `pairs`, `items`, `json_map`, `canonical_json`), from which each kind composes its bytes:
+
+================  =========================================================================================================
+Run               text(pipeline) text(experimentName) items(parameters) pairs(artifacts, paths normalised) text(pipeline version)
+Pipeline, inline  text("") text("pipelineSpec") text(canonical JSON) [text("platformSpec") text(canonical JSON)]
+================  =========================================================================================================
+
+The inline form is ours. It begins with an empty text, where the form for images has the image, which is never empty; what is
+hashed are the documents' values, so comments, order of keys and the way of writing numbers do not matter.
+
+Three bytes are few: among 4 800 versions two are alike with even odds. A Pipeline keeps a handful, and two specs of one Pipeline
+that collide are told apart by the digest of the ControllerRevision, not by the version.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kfp_operator.api.run import RunSpec
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def text(value: str) -> bytes:
+    """A string, ended by a zero byte."""
+    return _utf8(value) + b"\0"
+
+
+def pairs(values: Iterable[tuple[str, str]]) -> bytes:
+    """Names and values in the order of their bytes, whatever the order they are given in; ended by a zero byte."""
+    return items(text(name) + text(value) for name, value in _sorted_pairs(values))
+
+
+def items(encoded: Iterable[bytes]) -> bytes:
+    """A list whose items are encoded, and in order; ended by a zero byte."""
+    return b"".join(encoded) + b"\0"
+
+
+def json_map(values: Mapping[str, Any]) -> bytes:
+    """A map of any JSON, in the order of its keys' bytes, not ended; null leaves only its key."""
+    return b"".join(text(key) + (b"" if values[key] is None else text(canonical_json(values[key]))) for key in sorted(values, key=_utf8))
+
+
+def digest(encoded: bytes) -> str:
+    """The version: six hexadecimal digits."""
+    return hashlib.sha1(encoded, usedforsecurity=False).hexdigest()[:6]
+
+
+def inline_version(documents: Mapping[str, Any]) -> str:
+    """The version of a Pipeline whose compiled spec is given: ``{pipelineSpec[, platformSpec]}``, an empty platformSpec counts as none."""
+    encoded = text("") + text("pipelineSpec") + text(canonical_json(documents["pipelineSpec"]))
+    if platform := documents.get("platformSpec"):
+        encoded += text("platformSpec") + text(canonical_json(platform))
+    return digest(encoded)
+
+
+def run_spec(spec: RunSpec) -> bytes:
+    """What a Run is asked to execute. Values that are no strings, which the Go operator does not have, count as their JSON."""
+    parameters = ((p.name, p.value if isinstance(p.value, str) else canonical_json(p.value)) for p in spec.parameters)
+    return (
+        text(spec.pipeline)
+        + text(spec.experiment_name)
+        + items(text(name) + text(value) for name, value in _sorted_pairs(parameters))
+        + pairs((artifact.name, artifact.normal_path) for artifact in spec.artifacts)
+    )
+
+
+def run_version(spec: RunSpec, pipeline_version: str) -> str:
+    """The version of a Run that is bound to a version of its Pipeline."""
+    return digest(run_spec(spec) + text(pipeline_version))
+
+
+def canonical_json(value: Any) -> str:
+    """JSON as Go writes what it has read into ``any``: compact, keys in order of their bytes, every number a double.
+
+    The characters <, >, &, U+2028 and U+2029 are escaped, other text is not. OverflowError: a number beyond any double.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_string(key)}:{canonical_json(value[key])}" for key in sorted(value, key=_utf8)) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(canonical_json, value)) + "]"
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return _number(float(value))
+
+
+def _sorted_pairs(values: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return sorted(values, key=lambda pair: (_utf8(pair[0]), _utf8(pair[1])))
+
+
+def _utf8(value: str) -> bytes:
+    return _SURROGATE.sub("\ufffd", value).encode()
+
+
+def _string(value: str) -> str:
+    def escape(found: re.Match[str]) -> str:
+        return _ESCAPES.get(found[0]) or f"\\u{ord(found[0]):04x}"
+
+    return '"' + _SURROGATE.sub("\ufffd", _ESCAPED.sub(escape, value)) + '"'
+
+
+def _number(value: float) -> str:
+    """The shortest digits that read back as the same double; an exponent below 1e-6 and from 1e21 on, as in ECMAScript."""
+    if value != value or value in (float("inf"), float("-inf")):
+        raise OverflowError(f"{value} is not JSON")
+    mantissa, _, exponent = repr(value).partition("e")
+    sign = "-" if mantissa.startswith("-") else ""
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))  # digits before the decimal point
+    digits = digits.rstrip("0")
+    if not digits:
+        return f"{sign}0"
+    if value and not 1e-6 <= abs(value) < 1e21:
+        power = point - 1
+        return f"{sign}{digits[0]}{'.' + digits[1:] if digits[1:] else ''}e{'-' if power < 0 else '+'}{abs(power):02d}".replace("e-0", "e-")
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    if point >= len(digits):
+        return f"{sign}{digits}{'0' * (point - len(digits))}"
+    return f"{sign}{digits[:point]}.{digits[point:]}"
