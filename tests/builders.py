@@ -93,15 +93,19 @@ def update(*states: str, seconds: float = 0, **changes: Any) -> RunUpdate:
     return replace(report, **changes)
 
 
+def knows(**known: Any) -> Knowledge:
+    """What a process knows that has asked the bus about the Run."""
+    return Knowledge(**({"recalled": True} | known))
+
+
 def situation(subject: Run, **changes: Any) -> Situation:
     """A Run whose Pipeline and Provider are ready."""
     usual = Situation(
         run=subject,
         pipeline=pipeline(),
         provider=provider(),
-        known=Knowledge(),
+        known=knows(),
         versions=frozenset({VERSION}),
-        caught_up=True,
         artifact_deadline=timedelta(minutes=10),
         now=NOW,
         names=NAMES,

@@ -205,7 +205,7 @@ class PipelineController:
                         reason="ConfigMapKeyNotFound",
                         waits=True,
                     )
-                compiled = ir.parse_ir(found[ref.key], field=f"ConfigMap {ref.name}[{ref.key}]")
+                compiled = ir.parse_text(found[ref.key], field=f"ConfigMap {ref.name}[{ref.key}]")
             else:
                 return Source(problem="spec names no source; set spec.pipelineSpec or spec.pipelineSpecFrom", reason="InvalidSpec")
         except NotFound:

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 from kfp_operator.api.clip import clip
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import Run, RunStatus
+from kfp_operator.api.states import RunState
 from kfp_operator.errors import BusError, ClusterError, Conflict, EventError, NotFound, Unprocessable
 from kfp_operator.events import envelope
-from kfp_operator.events.bus import Bus, Delivery
-from kfp_operator.events.publisher import Publisher
+from kfp_operator.events.bus import Delivery
 from kfp_operator.events.subjects import Subjects
 from kfp_operator.operator.faults import fault_point
 from kfp_operator.operator.metrics import Metrics
+from kfp_operator.operator.outbox import Outbox
 from kfp_operator.operator.ports import Guard, Now, Objects, Wake
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.reconcile.projection import project
@@ -99,11 +100,10 @@ class Projector:
     def __init__(
         self,
         *,
-        bus: Bus,
         subjects: Subjects,
         store: Store,
         objects: Objects,
-        publisher: Publisher,
+        outbox: Outbox,
         metrics: Metrics,
         guard: Guard,
         now: Now,
@@ -113,11 +113,10 @@ class Projector:
         saw: Callable[[str, int], None],
         wake: Wake,
     ) -> None:
-        self._bus = bus
         self._subjects = subjects
         self._store = store
         self._objects = objects
-        self._publisher = publisher
+        self._outbox = outbox
         self._metrics = metrics
         self._guard = guard
         self._now = now
@@ -143,7 +142,7 @@ class Projector:
             log.warning("message %d of stream %s is dead-lettered: %s", message.sequence, message.stream, error)
             self._metrics.projected.labels(result="poison").inc()
             try:
-                await self._publisher.dead_letter(message, str(error))
+                await self._outbox.dead_letter(message, str(error))
             except BusError:
                 await delivery.nak(HOLD)
                 return
@@ -154,13 +153,18 @@ class Projector:
         final = isinstance(data, RunCompletion)
         if isinstance(data, RunStatusEvent):
             self._saw(data.run_uid, data.transition)
-            superseded = [(d, e) for d, e in buffer.held if isinstance(e, RunStatusEvent) and e.transition < data.transition]
-            buffer.held = [(d, e) for d, e in buffer.held if not (isinstance(e, RunStatusEvent) and e.transition < data.transition)]
-            for old, _ in superseded:
-                await old.ack()
+            if not RunState(data.state).completes:  # the end alone leaves no trace in status that would replace earlier states
+                await self._ack_superseded(buffer, data.transition)
         buffer.events.append(data)
         buffer.held.append((delivery, data))
         self._plan(data.run_uid, buffer, 0.0 if final else self._wait(buffer))
+
+    async def _ack_superseded(self, buffer: Buffer, transition: int) -> None:
+        held = buffer.held
+        buffer.held = [(d, e) for d, e in held if not (isinstance(e, RunStatusEvent) and e.transition < transition)]
+        for delivery, event in held:
+            if isinstance(event, RunStatusEvent) and event.transition < transition:
+                await delivery.ack()
 
     def _wait(self, buffer: Buffer) -> float:
         now = self._timers.time()
@@ -282,7 +286,7 @@ class Projector:
                 ended = event.run_end_time
                 if ended is not None and self._now() - ended > self._replay_window:
                     continue
-                await self._publisher.documented(event)
+                await self._outbox.documented(event)
                 fault_point("documented")
 
 

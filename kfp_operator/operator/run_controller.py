@@ -17,17 +17,19 @@ from kfp_operator.api.run import Run, RunStatus
 from kfp_operator.api.states import RunState
 from kfp_operator.errors import BusError, Conflict, InvalidSpec, NotFound, Permanent, ProviderError, Retryable
 from kfp_operator.events import artifacts
-from kfp_operator.events.publisher import Publisher, SlotTaken
+from kfp_operator.events.publisher import SlotTaken
 from kfp_operator.operator.backends import Backend, Backends
 from kfp_operator.operator.faults import fault_point
 from kfp_operator.operator.metrics import Metrics
+from kfp_operator.operator.outbox import Outbox
 from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions
 from kfp_operator.operator.store import Key, SettledRun, Store
 from kfp_operator.providers import ir
 from kfp_operator.providers.protocol import PipelineVersion, Submission, submission_id
 from kfp_operator.reconcile import run as decisions
-from kfp_operator.reconcile.outcome import Collected, Refusal, attempt_of, mark
+from kfp_operator.reconcile.outcome import Collected, Refusal, attempt_of
 from kfp_operator.reconcile.run import Action, Decision, Knowledge, Situation
+from kfp_operator.schemas import RunStatus as RunStatusEvent
 
 log = logging.getLogger(__name__)
 
@@ -59,28 +61,26 @@ class RunController:
         revisions: Revisions,
         versions_of: Callable[[str, str], frozenset[str]],
         backends: Backends,
-        publisher: Publisher,
+        outbox: Outbox,
         recorder: Recorder,
         metrics: Metrics,
         guard: Guard,
         now: Now,
         names: Names,
         artifact_deadline: timedelta,
-        caught_up: Callable[[], bool],
     ) -> None:
         self._store = store
         self._objects = objects
         self._revisions = revisions
         self._versions_of = versions_of
         self._backends = backends
-        self._publisher = publisher
+        self._outbox = outbox
         self._recorder = recorder
         self._metrics = metrics
         self._guard = guard
         self._now = now
         self._names = names
         self._artifact_deadline = artifact_deadline
-        self._caught_up = caught_up
         self._flights: dict[str, Flight] = {}
         self._owners: dict[str, Key] = {}
 
@@ -166,7 +166,6 @@ class RunController:
             provider=self._backends.view(resource),
             known=flight.known,
             versions=self._versions_of(namespace, run.spec.pipeline_name),
-            caught_up=self._caught_up(),
             artifact_deadline=self._artifact_deadline,
             now=self._now(),
             names=names,
@@ -200,7 +199,6 @@ class RunController:
         except BusError as error:
             flight.known.bus_away_since = flight.known.bus_away_since or self._now()
             log.info("Run %s: %s is tried again: %s", run.metadata.full_name, kind.__name__, error)
-            self._metrics.events_published.labels(type=kind.__name__.removeprefix("Publish").lower(), result="retry").inc()
             self._back_off(flight, kind, BUS_BACKOFF)
         else:
             flight.failures.pop(kind, None)
@@ -215,6 +213,8 @@ class RunController:
         match action:
             case decisions.Bind():
                 return await self._bind(run, flight, action)
+            case decisions.Recall():
+                await self._recall(run, known)
             case decisions.Submit():
                 await self._submit(run, flight, action)
             case decisions.Lookup():
@@ -228,10 +228,10 @@ class RunController:
                 known.cancel_sent = self._now()
             case decisions.Collect():
                 await self._collect(run, flight)
-            case decisions.PublishStatus(event):
+            case decisions.PublishStatus():
                 await self._publish_status(run, flight, action)
             case decisions.PublishCompletion(event):
-                await self._publisher.completion(event)
+                await self._outbox.completion(event)
                 fault_point("completion-published")
                 known.completed.add(event.attempt)
                 self._published(known)
@@ -259,6 +259,21 @@ class RunController:
         fault_point("bound")
         flight.known.fresh = True
         return bound
+
+    async def _recall(self, run: Run, known: Knowledge) -> None:
+        meta = run.metadata
+        stored = await self._outbox.recall(meta.namespace, meta.name, meta.uid, attempt_of(run))
+        known.recalled, known.bus_away_since = True, None
+        if stored.status is not None:
+            known.published.add((stored.status.attempt, RunState(stored.status.state), stored.status.time))
+            known.transition = max(known.transition, stored.status.transition)
+            known.published_at = self._now()
+            told = RunState(stored.status.state)
+            if told.completes and not stored.status.run_id:  # it ended before it reached the backend: that stands
+                known.refusal = Refusal("Refused", stored.status.message, told)
+        if stored.completion is not None:
+            known.completed.add(stored.completion.attempt)
+            known.published_at = self._now()
 
     async def _submit(self, run: Run, flight: Flight, action: decisions.Submit) -> None:
         namespace, pipeline_name = run.metadata.namespace, run.spec.pipeline_name
@@ -298,12 +313,14 @@ class RunController:
 
     async def _publish_status(self, run: Run, flight: Flight, action: decisions.PublishStatus) -> None:
         known, event = flight.known, action.event
-        stored = await self._publisher.status(event)
+        stored = await self._outbox.status(event)
         known.transition = max(known.transition, event.transition)
         if isinstance(stored, SlotTaken):
             return
         fault_point("status-published")
         known.published.add((event.attempt, RunState(event.state), event.time))
+        if isinstance(stored.data, RunStatusEvent):  # an earlier try may have told another time
+            known.published.add((event.attempt, RunState(event.state), stored.data.time))
         self._published(known)
         if event.state == RunState.RUNNING:
             self._recorder.normal(run, "Started", f"running at Provider {event.provider}")
@@ -353,6 +370,7 @@ class RunController:
         known.completed.clear()
         known.transition = 0
         known.published_at = None
+        known.fresh = known.recalled = False
 
     def _put_off(self, flight: Flight, action: Action) -> float:
         until = flight.not_before.get(type(action))

@@ -43,6 +43,8 @@ class Knowledge:
 
     fresh: bool = False
     """This process bound the Run: nothing was submitted or published before."""
+    recalled: bool = False
+    """The bus was asked what is stored of the Run (its last run-status, its completion)."""
     submitted: bool = False
     absent_since: datetime | None = None
     """Since when the backend says it does not know the run."""
@@ -82,8 +84,6 @@ class Situation:
     known: Knowledge
     versions: frozenset[str]
     """Versions of the Pipeline that can be run."""
-    caught_up: bool
-    """Whether the projector has seen all that was stored before this process started."""
     artifact_deadline: timedelta
     now: datetime
     names: Names
@@ -95,6 +95,11 @@ class Bind:
 
     version: str
     provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask the bus what an earlier process stored of the Run, so that it is neither told twice nor started after its end was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ class DeleteRun:
     """Its time to live after the end is over."""
 
 
-Action = Bind | Submit | Lookup | Collect | CancelRun | PublishStatus | PublishCompletion | WriteStatus | Release | DeleteRun
+Action = Bind | Recall | Submit | Lookup | Collect | CancelRun | PublishStatus | PublishCompletion | WriteStatus | Release | DeleteRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +299,14 @@ def _let_go(s: Situation) -> Decision | None:
 
 def _bound(s: Situation, deleting: bool) -> Decision:
     run, known = s.run, s.known
+    if not known.fresh and not known.recalled:
+        if known.bus_away_since is not None and run.status.transition == 0:
+            message = "waits for the event bus, which may hold news of this run"
+            waiting = conditions.run_waiting("EventBusUnavailable", message)
+            return _write(s, waiting, SyncState.CREATING, message, then=Recall())
+        return Decision(Recall())
+    if outcome.attempt_of(run) in known.completed:
+        return _await_projection(s, None)
     if known.refusal is not None:
         return _ended_without_backend(s, known.refusal)
     if known.update is not None:
@@ -303,9 +316,6 @@ def _bound(s: Situation, deleting: bool) -> Decision:
         if known.absent_since is not None and s.now - known.absent_since >= LOST_AFTER:
             return _ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
         return _lookup(s)
-    if not known.fresh and not s.caught_up:
-        message = "waits for the event bus, which may hold news of this run"
-        return _write(s, conditions.run_waiting("EventBusUnavailable", message), SyncState.CREATING, message, again=5)
     if run.spec.cancel or deleting:
         if not known.fresh and known.absent_since is None:
             return _lookup(s)
@@ -415,11 +425,9 @@ def _publish(s: Situation, update: RunUpdate, change: StateChange) -> Decision:
 
 
 def _complete(s: Situation, event: RunCompletion) -> Decision:
-    if event.attempt not in s.known.completed:
-        if undelivered := _undelivered(s):
-            return undelivered
-        return Decision(PublishCompletion(event))
-    return _await_projection(s, None)
+    if undelivered := _undelivered(s):
+        return undelivered
+    return Decision(PublishCompletion(event))
 
 
 def _await_projection(s: Situation, wait: float | None) -> Decision:

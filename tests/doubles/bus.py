@@ -255,7 +255,7 @@ class MemoryBus:
         return self._streams[name]
 
     def _last(self, stream: _Stream, subject: str) -> StoredMessage | None:
-        return next((m for m in reversed(stream.messages.values()) if m.subject == subject), None)
+        return next((m for m in reversed(stream.messages.values()) if matches(subject, m.subject)), None)
 
     def _expire(self) -> None:
         for stream in self._streams.values():

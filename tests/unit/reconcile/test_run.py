@@ -70,15 +70,17 @@ def test_a_pinned_version_is_bound_though_the_pipeline_has_moved_on() -> None:
 
 def test_a_bound_run_is_submitted_with_the_version_on_its_label_whatever_the_pipeline_says_now() -> None:
     subject = b.run(bound=True)
-    assert decide(b.situation(subject, known=Knowledge(fresh=True), pipeline=None)).action == r.Submit(b.VERSION)
+    assert decide(b.situation(subject, known=b.knows(fresh=True), pipeline=None)).action == r.Submit(b.VERSION)
 
 
-def test_a_run_bound_by_an_earlier_process_is_not_submitted_before_old_events_are_read() -> None:
+def test_a_run_bound_by_an_earlier_process_is_not_submitted_before_the_bus_was_asked() -> None:
     """Its completion (a refusal) may be stored: submitting again would start what was announced as failed."""
     subject = b.run(bound=True)
-    reason, _, _ = waiting(decide(b.situation(subject, caught_up=False)))
+    assert decide(b.situation(subject, known=Knowledge())).action == r.Recall()
+    assert decide(b.situation(subject, known=b.knows())).action == r.Submit(b.VERSION)
+    assert decide(b.situation(subject, known=b.knows(completed={1}, published_at=b.NOW))).action is None
+    reason, _, _ = waiting(decide(b.situation(subject, known=Knowledge(bus_away_since=b.NOW))))
     assert reason == "EventBusUnavailable"
-    assert decide(b.situation(subject, caught_up=True)).action == r.Submit(b.VERSION)
 
 
 def test_a_run_whose_provider_differs_from_the_pipelines_ends_failed() -> None:
@@ -92,7 +94,7 @@ def test_a_run_whose_provider_differs_from_the_pipelines_ends_failed() -> None:
 
 
 def test_a_retried_submission_says_so_and_goes_on() -> None:
-    known = Knowledge(fresh=True, trouble="connection refused", trouble_reason="ProviderUnavailable")
+    known = b.knows(fresh=True, trouble="connection refused", trouble_reason="ProviderUnavailable")
     subject = b.run(bound=True)
     first = decide(b.situation(subject, known=known))
     reason, message, _ = waiting(first)
@@ -103,7 +105,7 @@ def test_a_retried_submission_says_so_and_goes_on() -> None:
 
 
 def test_every_state_the_backend_passed_is_published_in_order_with_the_next_number() -> None:
-    subject, known = b.run(bound=True), Knowledge(submitted=True, update=b.update("queued", "running"))
+    subject, known = b.run(bound=True), b.knows(submitted=True, update=b.update("queued", "running"))
     first = decide(b.situation(subject, known=known)).action
     assert isinstance(first, r.PublishStatus)
     assert (first.event.transition, first.event.state, first.event.previous_state) == (1, "queued", "")
@@ -119,13 +121,13 @@ def test_every_state_the_backend_passed_is_published_in_order_with_the_next_numb
 
 def test_after_a_restart_only_what_status_does_not_show_is_published() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "transition": 1, "state": "queued", "history": history("queued")})
-    decision = decide(b.situation(subject, known=Knowledge(update=b.update("queued", "running"))))
+    decision = decide(b.situation(subject, known=b.knows(update=b.update("queued", "running"))))
     assert isinstance(decision.action, r.PublishStatus)
     assert (decision.action.event.state, decision.action.event.transition) == ("running", 2)
 
 
 def test_what_was_published_and_never_came_back_is_compared_with_the_bus_again() -> None:
-    known = Knowledge(update=b.update("queued"), published={(1, RunState.QUEUED, b.at(0))}, transition=1, published_at=b.NOW)
+    known = b.knows(update=b.update("queued"), published={(1, RunState.QUEUED, b.at(0))}, transition=1, published_at=b.NOW)
     subject = b.run(bound=True)
     assert not decide(b.situation(subject, known=known)).forget_published
     assert decide(b.situation(subject, known=known, now=b.NOW + r.REPUBLISH_AFTER)).forget_published
@@ -133,7 +135,7 @@ def test_what_was_published_and_never_came_back_is_compared_with_the_bus_again()
 
 def test_a_succeeded_run_waits_for_its_artifacts_then_tells_its_end_and_completes() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running", "succeeded"))
+    known = b.knows(update=b.update("queued", "running", "succeeded"))
     assert isinstance(decide(b.situation(subject, known=known)).action, r.Collect)
     known.collected = Collected()
     told = decide(b.situation(subject, known=known)).action
@@ -148,7 +150,7 @@ def test_a_succeeded_run_waits_for_its_artifacts_then_tells_its_end_and_complete
 
 def test_artifacts_that_do_not_come_in_time_do_not_hold_up_the_completion() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running", "succeeded")})
-    known = Knowledge(update=b.update("queued", "running", "succeeded"))
+    known = b.knows(update=b.update("queued", "running", "succeeded"))
     late = decide(b.situation(subject, known=known, now=b.at(2) + timedelta(minutes=10))).action
     assert isinstance(late, r.PublishCompletion)
     assert late.event.artifacts_complete is False
@@ -157,7 +159,7 @@ def test_artifacts_that_do_not_come_in_time_do_not_hold_up_the_completion() -> N
 def test_a_kill_between_the_two_last_publishes_is_repaired() -> None:
     """The final run-status was projected (transition 3), the completion was never stored."""
     subject = b.run(bound=True, status={**ACCEPTED, "transition": 3, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running", "failed", message="boom"), published={(1, RunState.FAILED, b.at(2))})
+    known = b.knows(update=b.update("queued", "running", "failed", message="boom"), published={(1, RunState.FAILED, b.at(2))})
     done = decide(b.situation(subject, known=known)).action
     assert isinstance(done, r.PublishCompletion)
     assert (done.event.status, done.event.message) == ("failed", "boom")
@@ -188,7 +190,7 @@ def test_a_run_restored_from_backup_is_never_submitted() -> None:
 @pytest.mark.parametrize(("spec", "deleted", "reason"), [({"cancel": True}, None, "Cancelled"), ({}, -1.0, "Deleted"), ({"activeDeadlineSeconds": 5}, None, "DeadlineExceeded")])
 def test_a_stop_is_marked_in_status_before_the_backend_is_asked(spec: dict[str, Any], deleted: float | None, reason: str) -> None:
     subject = b.run(bound=True, spec=spec, deleted=deleted, status={**ACCEPTED, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running"))
+    known = b.knows(update=b.update("queued", "running"))
     marked = decide(b.situation(subject, known=known, now=b.at(10))).action
     assert isinstance(marked, r.WriteStatus)
     assert marked.status.cancellation is not None
@@ -202,14 +204,14 @@ def test_a_stop_is_marked_in_status_before_the_backend_is_asked(spec: dict[str, 
 
 def test_a_deadline_counts_from_the_start_of_the_run_and_not_of_the_wait() -> None:
     subject = b.run(bound=True, spec={"activeDeadlineSeconds": 60}, status={**ACCEPTED, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running"))
+    known = b.knows(update=b.update("queued", "running"))
     assert decide(b.situation(subject, known=known, now=b.at(31))).again == 30  # running since second 1
 
 
 def test_a_run_stopped_by_its_deadline_failed_and_says_why() -> None:
     marked = {**ACCEPTED, "history": history("queued", "running"), "cancellation": {"reason": "DeadlineExceeded", "time": b.NOW.isoformat()}}
     subject = b.run(bound=True, spec={"activeDeadlineSeconds": 5}, status=marked)
-    told = decide(b.situation(subject, known=Knowledge(update=b.update("queued", "running", "stopped")))).action
+    told = decide(b.situation(subject, known=b.knows(update=b.update("queued", "running", "stopped")))).action
     assert isinstance(told, r.PublishStatus)
     assert told.event.state == "failed"
     assert "activeDeadlineSeconds" in told.event.message
@@ -217,7 +219,7 @@ def test_a_run_stopped_by_its_deadline_failed_and_says_why() -> None:
 
 def test_a_run_cancelled_before_its_submit_ends_stopped_without_a_backend_id() -> None:
     assert isinstance(decide(b.situation(b.run(spec={"cancel": True}), pipeline=None)).action, r.Bind)
-    subject, known = b.run(spec={"cancel": True}, bound=True), Knowledge(fresh=True)
+    subject, known = b.run(spec={"cancel": True}, bound=True), b.knows(fresh=True)
     told = decide(b.situation(subject, known=known)).action
     assert isinstance(told, r.PublishStatus)
     assert told.event.state == "stopped"
@@ -234,7 +236,7 @@ def test_a_cancel_asks_the_backend_first_when_an_earlier_process_may_have_submit
 
 
 def test_a_refused_run_fails_with_the_reason_and_one_time_through_retries() -> None:
-    subject, known = b.run(bound=True), Knowledge(refusal=Refusal("InvalidParameters", "spec.parameters[0]: unknown"))
+    subject, known = b.run(bound=True), b.knows(refusal=Refusal("InvalidParameters", "spec.parameters[0]: unknown"))
     told = decide(b.situation(subject, known=known)).action
     assert isinstance(told, r.PublishStatus)
     known.published.add((1, RunState.FAILED, told.event.time))
@@ -247,8 +249,8 @@ def test_a_refused_run_fails_with_the_reason_and_one_time_through_retries() -> N
 
 def test_a_run_the_backend_forgot_fails_after_five_minutes_of_asking() -> None:
     subject = b.run(bound=True, status=ACCEPTED)
-    assert decide(b.situation(subject, known=Knowledge())).action == r.Lookup()
-    lost = Knowledge(absent_since=b.NOW)
+    assert decide(b.situation(subject, known=b.knows())).action == r.Lookup()
+    lost = b.knows(absent_since=b.NOW)
     assert decide(b.situation(subject, known=lost, now=b.at(299))).action == r.Lookup()
     told = decide(b.situation(subject, known=lost, now=b.at(300))).action
     assert isinstance(told, r.PublishStatus)
@@ -257,19 +259,19 @@ def test_a_run_the_backend_forgot_fails_after_five_minutes_of_asking() -> None:
 
 def test_a_run_deleted_before_its_submit_vanishes_without_an_event() -> None:
     assert decide(b.situation(b.run(deleted=-1))).action is None
-    assert decide(b.situation(b.run(bound=True, deleted=-1), known=Knowledge(fresh=True))).action == r.Release()
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(fresh=True))).action == r.Release()
     assert decide(b.situation(b.run(bound=True, deleted=-1))).action == r.Lookup()  # an earlier process may have submitted it
-    assert decide(b.situation(b.run(bound=True, deleted=-1), known=Knowledge(absent_since=b.NOW))).action == r.Release()
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(absent_since=b.NOW))).action == r.Release()
 
 
 def test_a_deleted_run_with_policy_orphan_goes_at_once() -> None:
     subject = b.run(bound=True, spec={"deletionPolicy": "Orphan"}, deleted=-1, status=ACCEPTED)
-    assert decide(b.situation(subject, known=Knowledge(update=b.update("running")))).action == r.Release()
+    assert decide(b.situation(subject, known=b.knows(update=b.update("running")))).action == r.Release()
 
 
 def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
     subject = b.run(bound=True, deleted=0, status={**ACCEPTED, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running"))
+    known = b.knows(update=b.update("queued", "running"))
     late = decide(b.situation(subject, known=known, now=b.at(1) + r.RELEASE_AFTER)).action
     assert isinstance(late, r.Release)
     assert late.warning
@@ -277,12 +279,12 @@ def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
 
 def test_force_release_ends_any_wait() -> None:
     subject = b.run(bound=True, deleted=0, status=ACCEPTED, annotations={b.NAMES.force_release: "true"})
-    assert isinstance(decide(b.situation(subject, known=Knowledge(update=b.update("running")))).action, r.Release)
+    assert isinstance(decide(b.situation(subject, known=b.knows(update=b.update("running")))).action, r.Release)
 
 
 def test_an_outage_of_the_bus_shows_as_a_condition_and_nothing_is_given_up() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
-    known = Knowledge(update=b.update("queued", "running", "failed"), bus_away_since=b.NOW)
+    known = b.knows(update=b.update("queued", "running", "failed"), bus_away_since=b.NOW)
     assert isinstance(decide(b.situation(subject, known=known, now=b.at(9))).action, r.PublishStatus)
     told = decide(b.situation(subject, known=known, now=b.at(10))).action
     assert isinstance(told, r.WriteStatus)

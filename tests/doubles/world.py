@@ -1,0 +1,455 @@
+"""A small world for the model test: API server, bus, backend and clock that stay, and operator processes that come and go.
+
+Everything that stays is simulated; everything that decides is the real code: controllers, projector, outbox, store. A process can be
+killed at every call that leaves it, before or after the call took effect, and answers can be lost.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from kfp_operator.api.meta import Model, Resource
+from kfp_operator.api.pipeline import Pipeline
+from kfp_operator.api.provider import Provider as ProviderResource
+from kfp_operator.api.revision import Revision
+from kfp_operator.api.run import Run
+from kfp_operator.api.states import RunState
+from kfp_operator.errors import ClusterUnavailable, Conflict, NotFound, Permanent, Retryable
+from kfp_operator.events.bus import Delivery, StoredMessage
+from kfp_operator.events.subjects import Subjects
+from kfp_operator.operator.backends import Backend
+from kfp_operator.operator.metrics import Metrics
+from kfp_operator.operator.outbox import Outbox
+from kfp_operator.operator.projector import DURABLE, Projector
+from kfp_operator.operator.run_controller import RunController
+from kfp_operator.operator.store import Key, Store
+from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, RunUpdate, StateChange, Submission
+from kfp_operator.reconcile.pipeline import KeptRevision
+from kfp_operator.reconcile.run import ProviderView
+from tests import builders
+from tests.doubles.bus import EPOCH, MemoryBus
+
+R = TypeVar("R", bound=Resource)
+SPEC = {
+    "pipelineInfo": {"name": "train"},
+    "root": {"dag": {"tasks": {"t": {"componentRef": {"name": "comp-t"}, "taskInfo": {"name": "t"}}}}},
+    "components": {"comp-t": {"executorLabel": "exec-t"}},
+    "deploymentSpec": {"executors": {"exec-t": {"container": {"image": "python", "command": ["true"]}}}},
+    "schemaVersion": "2.1.0",
+    "sdkVersion": "kfp-2.14.0",
+}
+
+
+class Killed(BaseException):
+    """The process is gone, between any two lines."""
+
+
+class Quiet:
+    """A recorder that keeps nothing."""
+
+    def normal(self, resource: Resource, reason: str, message: str) -> None: ...
+
+    def warning(self, resource: Resource, reason: str, message: str) -> None: ...
+
+
+@dataclass
+class Fate:
+    """When the process dies and which answers get lost: counted in calls that leave the process."""
+
+    kill_in: int | None = None
+    before: bool = True
+    lose: set[str] = field(default_factory=set)
+    """Kinds of call ("api", "submit") whose next answer gets lost."""
+
+    def enter(self) -> None:
+        """A call leaves the process."""
+        if self.kill_in is not None:
+            self.kill_in -= 1
+            if self.kill_in < 0 or (self.kill_in == 0 and self.before):
+                self.kill_in = None
+                raise Killed
+
+    def leave(self, kind: str) -> bool:
+        """The call took effect; True: its answer gets lost."""
+        if self.kill_in == 0:
+            self.kill_in = None
+            raise Killed
+        if kind in self.lose:
+            self.lose.discard(kind)
+            return True
+        return False
+
+
+class FatefulBus(MemoryBus):
+    """The memory bus, with deaths."""
+
+    def __init__(self, fate: Fate) -> None:
+        super().__init__(Subjects())
+        self.fate = fate
+
+    async def publish(
+        self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
+    ) -> int:
+        self.fate.enter()
+        sequence = await super().publish(subject, data, headers, expected_last=expected_last, ttl=ttl)
+        self.fate.leave("publish")
+        return sequence
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        self.fate.enter()
+        return await super().last(stream, subject)
+
+
+@dataclass
+class FatefulDelivery:
+    """A delivery whose ack can be the last thing a process does."""
+
+    inner: Delivery
+    fate: Fate
+
+    @property
+    def message(self) -> StoredMessage:
+        return self.inner.message
+
+    @property
+    def deliveries(self) -> int:
+        return self.inner.deliveries
+
+    async def ack(self) -> None:
+        self.fate.enter()
+        await self.inner.ack()
+        self.fate.leave("ack")
+
+    async def nak(self, delay: float) -> None:
+        await self.inner.nak(delay)
+
+    async def in_progress(self) -> None:
+        await self.inner.in_progress()
+
+    async def term(self, reason: str) -> None:
+        await self.inner.term(reason)
+
+
+class SimulatedApi:
+    """Runs at an API server: resourceVersions, conflicts, finalizers, deletion."""
+
+    def __init__(self, fate: Fate, now: Callable[[], datetime]) -> None:
+        self.fate = fate
+        self.now = now
+        self.runs: dict[Key, Run] = {}
+        self.revision = 100
+        self.writes: Counter[str] = Counter()
+        self.completed: dict[str, str] = {}
+        """uid -> label of Runs that were released as completed."""
+
+    def create(self, run: Run) -> None:
+        self.runs[Key.of(run)] = self._bump(run)
+
+    def change(self, key: Key, **metadata: Any) -> None:
+        """Somebody else changes the metadata."""
+        run = self.runs[key]
+        self._keep(key, self._bump(run.model_copy(update={"metadata": run.metadata.model_copy(update=metadata)})))
+
+    def cancel(self, key: Key) -> None:
+        run = self.runs[key]
+        self._keep(key, self._bump(run.model_copy(update={"spec": run.spec.model_copy(update={"cancel": True})})))
+
+    def remove(self, key: Key) -> None:
+        """Somebody deletes the Run."""
+        run = self.runs[key]
+        if run.metadata.deletion_timestamp is None:
+            self.change(key, deletion_timestamp=self.now().replace(microsecond=0))
+
+    async def get(self, key: Key) -> Resource:
+        self.fate.enter()
+        if key not in self.runs:
+            raise NotFound("gone", status=404)
+        return self.runs[key]
+
+    async def patch_metadata(self, resource: R, metadata: Mapping[str, Any]) -> R:
+        run = self._checked(resource)
+        labels = {**run.metadata.labels, **metadata.get("labels", {})}
+        annotations = {**run.metadata.annotations, **metadata.get("annotations", {})}
+        update = {"labels": labels, "annotations": annotations, "finalizers": list(metadata.get("finalizers", run.metadata.finalizers))}
+        if builders.NAMES.completed in metadata.get("labels", {}):
+            self.completed[run.metadata.uid] = labels[builders.NAMES.completed]
+        changed = self._bump(run.model_copy(update={"metadata": run.metadata.model_copy(update=update)}))
+        self._keep(Key.of(run), changed)
+        return self._answer(changed)
+
+    async def patch_status(self, resource: R, status: Model) -> R:
+        run = self._checked(resource)
+        self.writes[run.metadata.uid] += 1
+        changed = self._bump(Run.parse({"metadata": run.metadata.to_json(), "spec": run.spec.to_json(), "status": status.to_json()}))
+        self._keep(Key.of(run), changed)
+        return self._answer(changed)
+
+    async def delete(self, key: Key, uid: str) -> None:
+        self.fate.enter()
+        self.runs.pop(key, None)
+
+    def _checked(self, resource: Resource) -> Run:
+        self.fate.enter()
+        key = Key("Run", resource.metadata.namespace, resource.metadata.name)
+        run = self.runs.get(key)
+        if run is None:
+            raise NotFound("gone", status=404)
+        if run.metadata.resource_version != resource.metadata.resource_version:
+            raise Conflict("changed", status=409)
+        return run
+
+    def _answer(self, run: Run) -> Any:
+        if self.fate.leave("api"):
+            raise ClusterUnavailable("no answer")
+        return run
+
+    def _bump(self, run: Run) -> Run:
+        self.revision += 1
+        metadata = run.metadata.model_copy(update={"resource_version": str(self.revision)})
+        return run.model_copy(update={"metadata": metadata})
+
+    def _keep(self, key: Key, run: Run) -> None:
+        if run.metadata.deletion_timestamp is not None and not run.metadata.finalizers:
+            self.runs.pop(key, None)
+        else:
+            self.runs[key] = run
+
+
+class SimulatedRevisions:
+    """One version, always there."""
+
+    async def list(self, pipeline: Pipeline) -> Sequence[KeptRevision]:
+        return []
+
+    async def load(self, namespace: str, pipeline: str, version: str) -> Revision:
+        return Revision(name=f"{pipeline}-{version}", version=version, number=1, digest="", documents={"pipelineSpec": SPEC})
+
+    async def create(self, pipeline: Pipeline, version: str, documents: Mapping[str, Any], number: int) -> None: ...
+
+    async def delete(self, namespace: str, name: str) -> None: ...
+
+
+class SimulatedBackend:
+    """A backend that starts a run once per submission id and moves it on when the world says so."""
+
+    statuses = frozenset(RunState)
+    keeps_pipelines = False
+
+    def __init__(self, fate: Fate, now: Callable[[], datetime]) -> None:
+        self.fate = fate
+        self.now = now
+        self.down = False
+        self.runs: dict[str, RunUpdate] = {}
+        self.starts: Counter[str] = Counter()
+        self.outcome: dict[str, RunState] = {}
+        self.refuse: set[str] = set()
+        self.cancelled: set[str] = set()
+
+    def advance(self, submission: str) -> None:
+        """The run takes its next step."""
+        update = self.runs[submission]
+        if update.state.final:
+            return
+        if submission in self.cancelled:
+            following = RunState.STOPPED
+        else:
+            following = {RunState.QUEUED: RunState.RUNNING, RunState.RUNNING: self.outcome.get(submission, RunState.SUCCEEDED)}[update.state]
+        now = self.now()
+        update = replace(update, history=(*update.history, StateChange(following, now)))
+        if following is RunState.RUNNING:
+            update = replace(update, start_time=now)
+        if following.final:
+            update = replace(update, end_time=now)
+        self.runs[submission] = update
+
+    async def check(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
+        return pipeline.name
+
+    async def delete_pipeline(self, provider_id: str) -> None: ...
+
+    async def submit_run(self, submission: Submission) -> str:
+        self._enter()
+        if submission.uid in self.refuse:
+            raise Permanent("the backend refuses it")
+        if submission.id not in self.runs:
+            self.starts[submission.id] += 1
+            self.runs[submission.id] = RunUpdate(submission.id, f"id-{submission.id[:8]}", (StateChange(RunState.QUEUED, self.now()),))
+        if self.fate.leave("submit"):
+            raise Retryable("no answer")
+        return self.runs[submission.id].provider_id
+
+    async def get_run(self, submission_id: str) -> RunUpdate | None:
+        self._enter()
+        return self.runs.get(submission_id)
+
+    async def cancel_run(self, submission_id: str) -> None:
+        self._enter()
+        self.cancelled.add(submission_id)
+        self.fate.leave("cancel")
+
+    async def logs(self, submission_id: str, *, follow: bool = False) -> AsyncIterator[str]:
+        for line in ():
+            yield line
+
+    async def watch_runs(self) -> AsyncIterator[RunUpdate]:
+        for update in self.runs.values():
+            yield update
+
+    async def artifacts(self, submission_id: str) -> Sequence[ComponentArtifact]:
+        self._enter()
+        return [ComponentArtifact("push", "model", "system.Model", "/models/1", {"serving": True})]
+
+    def _enter(self) -> None:
+        self.fate.enter()
+        if self.down:
+            raise Retryable("the backend does not answer")
+
+
+class SimulatedBackends:
+    """The open providers of one process: one, always usable, whose latest news the process sees when it looks."""
+
+    def __init__(self, backend: SimulatedBackend) -> None:
+        self._backend = Backend(1, backend)
+        self._simulated = backend
+
+    def get(self, name: str) -> Backend | None:
+        self._backend.latest = dict(self._simulated.runs)
+        return self._backend
+
+    def view(self, resource: ProviderResource | None) -> ProviderView | None:
+        return ProviderView(resource, usable=True) if resource is not None else None
+
+    def settle(self, name: str, submission: str) -> None: ...
+
+
+class SimulatedTimers:
+    """Timers that fire when the world says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waiting: list[tuple[float, Callable[[], Coroutine[Any, Any, None]]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def later(self, delay: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.waiting.append((self.now + delay, work))
+
+    async def fire(self) -> None:
+        """Run everything that is due."""
+        due = [w for w in self.waiting if w[0] <= self.now]
+        self.waiting = [w for w in self.waiting if w[0] > self.now]
+        for _, work in due:
+            await work()
+
+
+class Process:
+    """One operator process: its memory is lost when it dies."""
+
+    def __init__(self, world: "World") -> None:
+        self.store = Store(builders.NAMES)
+        self.timers = SimulatedTimers()
+        self.timers.now = world.seconds
+        metrics = Metrics()
+        guard = lambda: None  # noqa: E731
+        outbox = Outbox(world.bus, world.bus.subjects, mode="compatible", metrics=metrics, guard=guard, now=world.now)
+        self.controller = RunController(
+            store=self.store,
+            objects=world.api,
+            revisions=SimulatedRevisions(),
+            versions_of=lambda _namespace, _name: frozenset({builders.VERSION}),
+            backends=SimulatedBackends(world.backend),  # type: ignore[arg-type]
+            outbox=outbox,
+            recorder=Quiet(),
+            metrics=metrics,
+            guard=guard,
+            now=world.now,
+            names=builders.NAMES,
+            artifact_deadline=timedelta(minutes=10),
+        )
+        self.projector = Projector(
+            subjects=world.bus.subjects,
+            store=self.store,
+            objects=world.api,
+            outbox=outbox,
+            metrics=metrics,
+            guard=guard,
+            now=world.now,
+            timers=self.timers,
+            names=builders.NAMES,
+            replay_window=timedelta(hours=1),
+            saw=self.controller.saw,
+            wake=lambda _key: None,
+        )
+        self.store.put(builders.pipeline(spec={"pipelineSpec": SPEC}))
+        self.store.put(builders.provider().resource)
+        self.list(world.api)
+
+    def list(self, api: SimulatedApi) -> None:
+        """The watch catches up: what is there, and what is gone."""
+        for run in api.runs.values():
+            self.store.put(run)
+        for key in self.store.keys("Run"):
+            if key not in api.runs:
+                dropped = self.store.drop(key)
+                if isinstance(dropped, Run):
+                    self.controller.gone(dropped.metadata.uid)
+
+
+class World:
+    """Everything, and a clock."""
+
+    def __init__(self, runs: int) -> None:
+        self.seconds = 0.0
+        self.fate = Fate()
+        self.bus = FatefulBus(self.fate)
+        self.api = SimulatedApi(self.fate, self.now)
+        self.backend = SimulatedBackend(self.fate, self.now)
+        self.deaths = 0
+        self.keys: list[Key] = []
+        for i in range(runs):
+            run = builders.run(name=f"run-{i}", uid=f"uid-{i}")
+            self.api.create(run)
+            self.keys.append(Key.of(run))
+        self.process = Process(self)
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.bus.advance(seconds)
+        self.process.timers.now = self.seconds
+
+    def restart(self) -> None:
+        self.deaths += 1
+        self.process = Process(self)
+
+    async def attempt(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a piece of the process's work; it may die in it, and another process takes over."""
+        try:
+            await work
+        except Killed:
+            self.restart()
+        except ClusterUnavailable:
+            return
+
+    async def reconcile(self, index: int) -> None:
+        self.process.list(self.api)
+        await self.attempt(self.process.controller.reconcile(self.keys[index]))
+
+    async def deliver(self) -> bool:
+        delivery = self.bus.poll(self.bus.subjects.stream("runs"), DURABLE)
+        if delivery is None:
+            return False
+        await self.attempt(self.process.projector.accept(FatefulDelivery(delivery, self.fate)))
+        return True
+
+    async def fire(self) -> None:
+        await self.attempt(self.process.timers.fire())

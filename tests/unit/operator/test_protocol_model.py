@@ -1,0 +1,200 @@
+"""Publish, consume, patch: whatever is killed, lost, repeated or reordered, each Run ends once, and right.
+
+The real controllers, projector and outbox run against a simulated API server, bus, backend and clock (tests/doubles/world.py), through
+random schedules with deaths between any two calls.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kfp_operator.api.conditions import find
+from kfp_operator.api.run import Run
+from kfp_operator.api.states import RunState
+from kfp_operator.events import envelope
+from kfp_operator.providers.protocol import submission_id
+from kfp_operator.schemas import RunCompletion, RunStatus
+from tests.doubles.world import World
+
+RUNS = 3
+Step = tuple[int, int]
+
+
+async def act(world: World, step: Step) -> None:
+    """One thing that happens: work of the operator, news at the backend, a user, a fault, or time."""
+    what, which = step
+    index = which % RUNS
+    key = world.keys[index]
+    submission = submission_id(f"uid-{index}", 1)
+    match what:
+        case 0 | 1 | 2:
+            await world.reconcile(index)
+        case 3 | 4:
+            await world.deliver()
+        case 5:
+            world.pass_time(which % 3 + 0.5)
+            await world.fire()
+        case 6 | 7:
+            if submission in world.backend.runs:
+                world.backend.advance(submission)
+        case 8:
+            world.fate.kill_in, world.fate.before = which % 7 + 1, which % 2 == 0
+        case 9:
+            world.restart()
+        case 10:
+            world.bus.fail("publish", answer_lost=which % 2 == 0, after=which % 3)
+        case 11:
+            world.fate.lose.add(("api", "submit")[which % 2])
+        case 12:
+            world.bus.down = not world.bus.down
+        case 13:
+            world.backend.down = not world.backend.down
+        case 14:
+            world.pass_time(float(which % 60))
+        case 15 if key in world.api.runs:
+            (world.api.cancel, world.api.remove)[which % 2](key)
+        case 16 if key in world.api.runs:
+            world.api.change(key, annotations={**world.api.runs[key].metadata.annotations, "touched": str(which)})
+        case 17:
+            world.backend.outcome[submission] = (RunState.FAILED, RunState.SUCCEEDED)[which % 2]
+        case 18 if submission not in world.backend.runs:
+            world.backend.refuse.add(f"uid-{index}")
+        case 19:
+            world.bus.fail("settle", after=which % 3)
+
+
+async def settle(world: World) -> None:
+    """All faults end; everything that is under way comes to its end."""
+    world.fate.kill_in = None
+    world.fate.lose.clear()
+    world.bus._failures.clear()
+    world.bus.down = world.backend.down = False
+    for _ in range(60):
+        for index in range(RUNS):
+            await world.reconcile(index)
+        for submission in list(world.backend.runs):
+            world.backend.advance(submission)
+        while await world.deliver():
+            pass
+        world.pass_time(11)
+        await world.fire()
+        if all(_done(world, i) for i in range(RUNS)) and not world.process.projector.pending:
+            break
+    while await world.deliver():
+        pass
+    world.pass_time(11)
+    await world.fire()
+
+
+def _done(world: World, index: int) -> bool:
+    run = world.api.runs.get(world.keys[index])
+    return run is None or (run.status.completion_state is not None and not run.metadata.finalizers)
+
+
+def events(world: World, pattern: str) -> dict[str, list[RunStatus | RunCompletion]]:
+    found: dict[str, list[RunStatus | RunCompletion]] = defaultdict(list)
+    for message in world.bus.messages(pattern):
+        data = envelope.receive(world.bus.subjects, message).data
+        found[data.run_uid].append(data)
+    return found
+
+
+def check(world: World) -> None:
+    """Nothing lost, nothing doubled, nothing stuck."""
+    completions = events(world, "events.run-completion.>")
+    statuses = events(world, "events.run-status.>")
+    copies = {m.subject.split(".")[4]: m for m in world.bus.messages("events.documented.>")}
+    assert len(copies) == len(world.bus.messages("events.documented.>"))
+    for index, key in enumerate(world.keys):
+        uid, submission = f"uid-{index}", submission_id(f"uid-{index}", 1)
+        run = world.api.runs.get(key)
+        told = completions[uid]
+        assert world.backend.starts[submission] <= 1, "started twice"
+        assert len(told) <= 1, "completed twice"
+        if run is not None:
+            assert _done(world, index), f"stuck: {run.status.model_dump(exclude_none=True)}"
+            assert len(told) == 1
+            _agree(run, told[0], world)
+        elif submission in world.backend.runs:
+            assert world.backend.runs[submission].state.final, "left running"
+            assert len(told) == 1, "its end was never told"
+        transitions = [e.transition for e in statuses[uid] if isinstance(e, RunStatus)]
+        assert transitions == list(range(1, len(transitions) + 1))
+        if told:
+            assert uid in copies
+            final = told[0]
+            assert isinstance(final, RunCompletion)
+            assert statuses[uid][-1].state == final.state
+    stream = world.bus._streams[world.bus.subjects.stream("runs")]
+    assert all(not c.pending for c in stream.consumers.values()), "never acknowledged"
+
+
+def _agree(run: Run, told: RunStatus | RunCompletion, world: World) -> None:
+    assert isinstance(told, RunCompletion)
+    assert run.status.state == told.state
+    assert world.api.completed[run.metadata.uid] == told.state
+    completed = find(run.status.conditions, "Completed")
+    assert completed is not None
+    assert completed.status == "True"
+    backend = world.backend.runs.get(submission_id(run.metadata.uid, 1))
+    if backend is not None:
+        assert run.status.state is backend.state
+        assert run.status.provider_id == backend.provider_id
+    else:
+        assert told.run_id == ""
+
+
+async def live(steps: list[Step]) -> World:
+    world = World(RUNS)
+    for step in steps:
+        await act(world, step)
+    await settle(world)
+    check(world)
+    return world
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 1000)), max_size=120))
+def test_nothing_is_lost_doubled_or_stuck_whatever_happens(steps: list[Step]) -> None:
+    asyncio.run(live(steps))
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_thousands_of_random_schedules_with_deaths_end_right(block: int) -> None:
+    deaths = 0
+    for seed in range(block * 300, (block + 1) * 300):
+        chance = random.Random(seed)
+        steps = [(chance.randrange(20), chance.randrange(1000)) for _ in range(150)]
+        try:
+            deaths += asyncio.run(live(steps)).deaths
+        except AssertionError as error:
+            raise AssertionError(f"schedule of seed {seed}: {error}") from error
+    assert deaths > 1000
+
+
+def test_a_quiet_run_takes_three_status_writes() -> None:
+    async def quiet() -> World:
+        world = World(1)
+        submission = submission_id("uid-0", 1)
+        await world.reconcile(0)
+        for _ in range(3):
+            while await world.deliver():
+                pass
+            world.pass_time(3)
+            await world.fire()
+            world.backend.advance(submission)
+            await world.reconcile(0)
+        while await world.deliver():
+            pass
+        await world.fire()
+        await world.reconcile(0)
+        return world
+
+    world = asyncio.run(quiet())
+    assert world.api.runs[world.keys[0]].status.state is RunState.SUCCEEDED
+    assert world.api.completed == {"uid-0": "succeeded"}
+    assert world.api.writes["uid-0"] == 3
