@@ -90,7 +90,7 @@ def run_step(folder: Path, path: str, component: str, command: Sequence[str]) ->
     log = os.open(folder / driver.FIFO, os.O_WRONLY | os.O_NONBLOCK)
     os.set_blocking(log, True)
     root = _output_folder(command)
-    event = {"path": _with_iterations(path, component, root), "component": component, "root": root}
+    event = {"path": with_iterations(path, root), "component": component, "root": root}
     signal.signal(signal.SIGTERM, lambda *_: None)  # stay to the step's end; a handler, unlike SIG_IGN, is not inherited
     driver.append_event(folder, event="start", **event)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE) as process:
@@ -132,7 +132,7 @@ def _output_folder(command: Sequence[str]) -> str:
     return ""
 
 
-def _with_iterations(path: str, component: str, root: str) -> str:
+def with_iterations(path: str, root: str) -> str:
     """The step's path in the IR with the numbers of the loop iterations, which kfp puts before the output folder."""
     loops = [part for part in root.split("/") if re.search(r"-iteration-\d+$", part)]
     parts = path.split("/")
