@@ -104,7 +104,9 @@ class ClusterRevisions:
             if any(owner.get("uid") == pipeline.metadata.uid for owner in owners):
                 return
             name = body["metadata"]["name"]
-            raise ClusterUnavailable(f"ControllerRevision {name} belongs to a deleted Pipeline of this name and is still being removed", status=409) from None
+            raise ClusterUnavailable(
+                f"ControllerRevision {name} belongs to a deleted Pipeline of this name and is still being removed", status=409
+            ) from None
 
     async def delete(self, namespace: str, name: str) -> None:
         """Remove one."""

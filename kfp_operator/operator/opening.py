@@ -17,9 +17,7 @@ def state_dir_of(resource: ProviderResource, settings: Settings) -> Path:
 def open_provider(resource: ProviderResource, settings: Settings) -> Provider:
     """A new instance for the resource; InvalidSpec names what is wrong with its type or parameters."""
     spec = resource.spec
-    provider_type = registry.find(
-        spec.type, enabled=settings.providers.enabled, in_cluster=bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
-    )
+    provider_type = registry.find(spec.type, enabled=settings.providers.enabled, in_cluster=bool(os.environ.get("KUBERNETES_SERVICE_HOST")))
     config = ProviderConfig(
         namespace=resource.metadata.namespace,
         name=resource.metadata.name,

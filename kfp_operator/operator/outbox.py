@@ -41,7 +41,7 @@ class Outbox:
         return await self._store(data, "completion", data.run_end_time)
 
     async def recall(self, namespace: str, name: str, uid: str, attempt: int) -> Recalled:
-        """What is stored of a Run: its newest run-status and the completion of `attempt`. Bytes that are no events of ours count as none."""
+        """What is stored of a Run: its newest run-status and the completion of `attempt`. Bytes that are no events count as none."""
         status = self._subjects.run_status(namespace, name, uid, 1).rpartition(".")[0] + ".*"
         last = await self._read(status)
         completion = await self._read(self._subjects.run_completion(namespace, name, uid, attempt))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kfp_operator.api import hashing
@@ -16,6 +16,7 @@ from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions, Wake
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.providers import ir
+from kfp_operator.providers.ir import PipelineIR
 from kfp_operator.providers.protocol import PipelineVersion
 from kfp_operator.reconcile import pipeline as decisions
 from kfp_operator.reconcile.pipeline import KeptRevision, PipelineSituation, Source
@@ -39,6 +40,14 @@ class Desk:
     trouble: str = ""
     failures: int = 0
     not_before: datetime | None = None
+
+
+class _NotYet(Exception):  # noqa: N818 -- a state of things, told in a condition, not a failure
+    """The source is not there yet."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PipelineController:
@@ -150,7 +159,7 @@ class PipelineController:
                 for name in revisions:
                     await self._revisions.delete(pipeline.metadata.namespace, name)
                 await self._refresh(pipeline, desk, anew=True)
-            case decisions.WritePipelineStatus(status):
+            case decisions.WritePipelineStatus():
                 return await self._write(pipeline, action)
         return pipeline
 
@@ -192,31 +201,32 @@ class PipelineController:
             self._wake_runs(pipeline)
 
     async def _source(self, pipeline: Pipeline) -> Source:
-        spec = pipeline.spec
         try:
-            if spec.pipeline_spec is not None:
-                compiled = ir.parse_ir(spec.pipeline_spec, field="spec.pipelineSpec")
-            elif spec.pipeline_spec_from is not None and spec.pipeline_spec_from.config_map_key_ref is not None:
-                ref = spec.pipeline_spec_from.config_map_key_ref
-                found = await self._read_config_map(pipeline.metadata.namespace, ref.name)
-                if ref.key not in found:
-                    return Source(
-                        problem=f"ConfigMap {pipeline.metadata.namespace}/{ref.name} has no key {ref.key}; it has {', '.join(sorted(found)) or 'none'}",
-                        reason="ConfigMapKeyNotFound",
-                        waits=True,
-                    )
-                compiled = ir.parse_text(found[ref.key], field=f"ConfigMap {ref.name}[{ref.key}]")
-            else:
-                return Source(problem="spec names no source; set spec.pipelineSpec or spec.pipelineSpecFrom", reason="InvalidSpec")
-        except NotFound:
-            ref_name = spec.pipeline_spec_from.config_map_key_ref.name if spec.pipeline_spec_from and spec.pipeline_spec_from.config_map_key_ref else ""
-            return Source(problem=f"waits for ConfigMap {pipeline.metadata.namespace}/{ref_name}, which does not exist", reason="ConfigMapNotFound", waits=True)
+            compiled = await self._compiled(pipeline)
+        except _NotYet as error:
+            return Source(problem=str(error), reason=error.reason, waits=True)
         except ClusterError as error:
             return Source(problem=f"the ConfigMap cannot be read: {error}", reason="ConfigMapUnreadable", waits=True)
         except InvalidSpec as error:
             return Source(problem=str(error), reason=error.reason)
         documents = compiled.documents()
         return Source(version=hashing.inline_version(documents), documents=documents)
+
+    async def _compiled(self, pipeline: Pipeline) -> PipelineIR:
+        spec, namespace = pipeline.spec, pipeline.metadata.namespace
+        if spec.pipeline_spec is not None:
+            return ir.parse_ir(spec.pipeline_spec, field="spec.pipelineSpec")
+        ref = spec.pipeline_spec_from.config_map_key_ref if spec.pipeline_spec_from is not None else None
+        if ref is None:
+            raise InvalidSpec("names no source; set spec.pipelineSpec or spec.pipelineSpecFrom.configMapKeyRef", field="spec")
+        try:
+            found = await self._read_config_map(namespace, ref.name)
+        except NotFound as error:
+            raise _NotYet("ConfigMapNotFound", f"waits for ConfigMap {namespace}/{ref.name}, which does not exist") from error
+        if ref.key not in found:
+            keys = ", ".join(sorted(found)) or "none"
+            raise _NotYet("ConfigMapKeyNotFound", f"waits for key {ref.key} in ConfigMap {namespace}/{ref.name}, which has {keys}")
+        return ir.parse_text(found[ref.key], field=f"ConfigMap {namespace}/{ref.name}[{ref.key}]")
 
     def _situation(self, pipeline: Pipeline, desk: Desk, source: Source) -> PipelineSituation:
         namespace, _, name = pipeline.spec.provider.partition("/")

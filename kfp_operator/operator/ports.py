@@ -56,9 +56,11 @@ class Revisions(Protocol):
 class Recorder(Protocol):
     """Kubernetes Events. Never blocks, never fails."""
 
-    def normal(self, resource: Resource, reason: str, message: str) -> None: ...
+    def normal(self, resource: Resource, reason: str, message: str) -> None:
+        """Something happened as it should."""
 
-    def warning(self, resource: Resource, reason: str, message: str) -> None: ...
+    def warning(self, resource: Resource, reason: str, message: str) -> None:
+        """Something needs attention."""
 
 
 Guard = Callable[[], None]

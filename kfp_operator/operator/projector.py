@@ -261,16 +261,15 @@ class Projector:
         try:
             written = await self._objects.patch_status(run, status)
         except Unprocessable as error:
-            log.error("the API server refuses the status of Run %s, a reduced one is written: %s", run.metadata.full_name, error)
+            log.warning("the API server refuses the status of Run %s, a reduced one is written: %s", run.metadata.full_name, error)
             self._metrics.status_refused.inc()
             written = await self._objects.patch_status(run, _reduced(run.status, status))
         self._store.put(written)
 
     async def _latest(self, key: Key, uid: str, *, fresh: bool) -> Run | None:
         stored = self._store.get(key)
-        if stored is not None and not fresh and isinstance(stored, Run):
-            if stored.metadata.uid == uid:
-                return stored
+        if not fresh and isinstance(stored, Run) and stored.metadata.uid == uid:
+            return stored
         try:
             run = await self._objects.get(key)
         except NotFound:

@@ -179,8 +179,7 @@ class RunController:
         try:
             after = await self._act(run, flight, action)
         except Conflict:
-            fresh = await self._fresh(run)
-            return fresh
+            return await self._fresh(run)
         except NotFound:
             return await self._fresh(run)
         except (InvalidSpec, Permanent) as error:

@@ -125,7 +125,13 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
     again = SOURCE_AGAIN if pipeline.spec.pipeline_spec_from is not None else None
     if s.source.documents is None:
         if s.source.waits:
-            return _write(s, conditions.progressing(s.source.reason, s.source.problem), _syncing(pipeline), s.source.problem, again=5)
+            return _write(
+                s,
+                conditions.progressing(s.source.reason, s.source.problem, state=_syncing(pipeline)),
+                _syncing(pipeline),
+                s.source.problem,
+                again=5,
+            )
         return _write(s, conditions.failed(s.source.reason, s.source.problem), SyncState.FAILED, s.source.problem, again=again)
     if blocker := _provider_blocker(s):
         return _write(s, blocker, _syncing(pipeline), blocker[0].message, again=again)
@@ -142,7 +148,7 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
         return PipelineDecision(Keep(max((r.number for r in s.revisions), default=0) + 1))
     if not s.known_at_provider:
         if s.trouble:
-            progress = conditions.progressing("ProviderRetrying", s.trouble)
+            progress = conditions.progressing("ProviderRetrying", s.trouble, state=_syncing(pipeline))
             return _write(s, progress, _syncing(pipeline), s.trouble, then=EnsureAtProvider())
         return PipelineDecision(EnsureAtProvider())
     if surplus := _surplus(s):
@@ -155,14 +161,15 @@ def _syncing(pipeline: Pipeline) -> SyncState:
 
 
 def _provider_blocker(s: PipelineSituation) -> list[Wish] | None:
-    wanted, namespace = s.pipeline.spec.provider, s.pipeline.metadata.namespace
+    wanted, namespace, state = s.pipeline.spec.provider, s.pipeline.metadata.namespace, _syncing(s.pipeline)
     if s.provider is None or s.provider.resource.metadata.deletion_timestamp is not None:
-        return conditions.progressing("ProviderNotFound", f"waits for Provider {wanted}, which does not exist; create it")
+        return conditions.progressing("ProviderNotFound", f"waits for Provider {wanted}, which does not exist; create it", state=state)
     if not allows(s.provider.resource, namespace):
         message = f"Provider {wanted} does not serve namespace {namespace}; its owner can add it to spec.allowedNamespaces"
-        return conditions.failed("ProviderForbidden", message)
+        return conditions.progressing("ProviderForbidden", message, state=state, stalled=True)
     if not s.provider.usable:
-        return conditions.progressing("ProviderNotReady", f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}")
+        message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
+        return conditions.progressing("ProviderNotReady", message, state=state)
     return None
 
 

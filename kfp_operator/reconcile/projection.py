@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from kfp_operator.api import conditions
+from kfp_operator.api import conditions, hashing
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import HistoryEntry, Run, RunArtifact, RunStatus
 from kfp_operator.api.states import RunState, SyncState
@@ -60,7 +60,7 @@ def _status(run: Run, event: RunStatusEvent, names: Names, now: datetime) -> Pro
         "url": event.url or status.url,
         "history": _history(status, HistoryEntry(state=state, time=event.time, attempt=event.attempt, message=event.message)),
         "observed_generation": run.metadata.generation,
-        "pipeline_version": status.pipeline_version or run.metadata.labels.get(names.pipeline_version, ""),
+        **_versions(run, status.pipeline_version or run.metadata.labels.get(names.pipeline_version, "")),
     }
     if reopened:
         update |= {"completion_state": None, "end_time": None, "failed_task": "", "artifacts": [], "cancellation": None}
@@ -102,12 +102,16 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
         "message": event.message,
         "failed_task": event.failed_task,
         "url": event.url or status.url,
-        "pipeline_version": event.pipeline_version or status.pipeline_version,
+        **_versions(run, event.pipeline_version or status.pipeline_version),
         "history": _history(status, HistoryEntry(state=state, time=end, attempt=event.attempt, message=event.message)),
         "observed_generation": run.metadata.generation,
         "conditions": conditions.apply(status.conditions, wishes, generation=run.metadata.generation, now=now),
     }
     return Projection(status.model_copy(update=update), "applied")
+
+
+def _versions(run: Run, pipeline_version: str) -> dict[str, str]:
+    return {"pipeline_version": pipeline_version, "version": hashing.run_version(run.spec, pipeline_version)}
 
 
 def _artifact(artifact: Artifact) -> RunArtifact:

@@ -239,7 +239,7 @@ def blocked(s: Situation) -> Blocker | None:
     if run.spec.provider and run.spec.provider != pipeline.spec.provider:
         return Blocker(
             "ProviderMismatch",
-            f"spec.provider: {run.spec.provider} is not {pipeline.spec.provider}, the provider of Pipeline {namespace}/{name}; leave spec.provider out",
+            f"spec.provider: {run.spec.provider} is not {pipeline.spec.provider}, the provider of Pipeline {namespace}/{name}; leave it out",
             refused=True,
         )
     if version and version not in s.versions:
@@ -331,7 +331,9 @@ def _bound(s: Situation, deleting: bool) -> Decision:
         blocker = Blocker(known.trouble_reason or "SubmitRetrying", f"the submission is retried: {known.trouble}")
         return _write(s, conditions.run_waiting(blocker.reason, blocker.message), SyncState.CREATING, blocker.message, then=Submit(version))
     if blocker is not None:
-        return _write(s, conditions.run_waiting(blocker.reason, blocker.message, stalled=blocker.stalled), SyncState.CREATING, blocker.message)
+        return _write(
+            s, conditions.run_waiting(blocker.reason, blocker.message, stalled=blocker.stalled), SyncState.CREATING, blocker.message
+        )
     return Decision(Submit(version))
 
 
@@ -393,7 +395,9 @@ def _with_deletion(s: Situation, status: RunStatus, deleting: bool) -> RunStatus
         return status
     wishes = conditions.run_deleting(status.conditions, "its run is being stopped")
     made = conditions.apply(status.conditions, wishes, generation=s.run.metadata.generation, now=s.now)
-    return status.model_copy(update={"synchronization_state": SyncState.DELETING, "conditions": made, "observed_generation": s.run.metadata.generation})
+    return status.model_copy(
+        update={"synchronization_state": SyncState.DELETING, "conditions": made, "observed_generation": s.run.metadata.generation}
+    )
 
 
 def _collect(s: Situation, update: RunUpdate) -> Decision:

@@ -255,7 +255,9 @@ class SimulatedBackend:
         if submission in self.cancelled:
             following = RunState.STOPPED
         else:
-            following = {RunState.QUEUED: RunState.RUNNING, RunState.RUNNING: self.outcome.get(submission, RunState.SUCCEEDED)}[update.state]
+            following = {RunState.QUEUED: RunState.RUNNING, RunState.RUNNING: self.outcome.get(submission, RunState.SUCCEEDED)}[
+                update.state
+            ]
         now = self.now()
         update = replace(update, history=(*update.history, StateChange(following, now)))
         if following is RunState.RUNNING:

@@ -39,12 +39,25 @@ def waiting(decision: r.Decision) -> tuple[str, str, bool]:
         pytest.param({"pipeline": b.pipeline(status={})}, {}, "PipelineNotReady", "team/train", False, id="pipeline not synchronized"),
         pytest.param({}, {"pipeline": "train:abc"}, "PipelineVersionNotFound", "abc", False, id="unknown version"),
         pytest.param({"provider": None}, {}, "ProviderNotFound", "mlops/local", False, id="no provider"),
-        pytest.param({"provider": b.provider(usable=False, message="no kfp")}, {}, "ProviderNotReady", "no kfp", False, id="provider not ready"),
-        pytest.param({"provider": b.provider(spec={"allowedNamespaces": ["x"]})}, {}, "ProviderForbidden", "namespace team", True, id="forbidden"),
-        pytest.param({"provider": b.provider(spec={"allowedNamespaces": []})}, {}, "ProviderForbidden", "namespace team", True, id="local serves its own"),
+        pytest.param(
+            {"provider": b.provider(usable=False, message="no kfp")}, {}, "ProviderNotReady", "no kfp", False, id="provider not ready"
+        ),
+        pytest.param(
+            {"provider": b.provider(spec={"allowedNamespaces": ["x"]})}, {}, "ProviderForbidden", "namespace team", True, id="forbidden"
+        ),
+        pytest.param(
+            {"provider": b.provider(spec={"allowedNamespaces": []})},
+            {},
+            "ProviderForbidden",
+            "namespace team",
+            True,
+            id="local serves its own",
+        ),
     ],
 )
-def test_a_run_that_cannot_start_says_what_it_waits_for(changes: dict[str, Any], spec: dict[str, Any], reason: str, says: str, stalled: bool) -> None:
+def test_a_run_that_cannot_start_says_what_it_waits_for(
+    changes: dict[str, Any], spec: dict[str, Any], reason: str, says: str, stalled: bool
+) -> None:
     told = waiting(decide(b.situation(b.run(spec=spec), **changes)))
     assert told[0] == reason
     assert says in told[1]
@@ -187,7 +200,10 @@ def test_a_run_restored_from_backup_is_never_submitted() -> None:
     assert decide(b.situation(after)).action is None
 
 
-@pytest.mark.parametrize(("spec", "deleted", "reason"), [({"cancel": True}, None, "Cancelled"), ({}, -1.0, "Deleted"), ({"activeDeadlineSeconds": 5}, None, "DeadlineExceeded")])
+@pytest.mark.parametrize(
+    ("spec", "deleted", "reason"),
+    [({"cancel": True}, None, "Cancelled"), ({}, -1.0, "Deleted"), ({"activeDeadlineSeconds": 5}, None, "DeadlineExceeded")],
+)
 def test_a_stop_is_marked_in_status_before_the_backend_is_asked(spec: dict[str, Any], deleted: float | None, reason: str) -> None:
     subject = b.run(bound=True, spec=spec, deleted=deleted, status={**ACCEPTED, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running"))
@@ -209,7 +225,11 @@ def test_a_deadline_counts_from_the_start_of_the_run_and_not_of_the_wait() -> No
 
 
 def test_a_run_stopped_by_its_deadline_failed_and_says_why() -> None:
-    marked = {**ACCEPTED, "history": history("queued", "running"), "cancellation": {"reason": "DeadlineExceeded", "time": b.NOW.isoformat()}}
+    marked = {
+        **ACCEPTED,
+        "history": history("queued", "running"),
+        "cancellation": {"reason": "DeadlineExceeded", "time": b.NOW.isoformat()},
+    }
     subject = b.run(bound=True, spec={"activeDeadlineSeconds": 5}, status=marked)
     told = decide(b.situation(subject, known=b.knows(update=b.update("queued", "running", "stopped")))).action
     assert isinstance(told, r.PublishStatus)
