@@ -7,9 +7,9 @@ object that changed meanwhile answers 409 instead of losing somebody's write.
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 
@@ -26,6 +26,13 @@ _MERGE_PATCH = "application/merge-patch+json"
 
 Observe = Callable[[str, Resource | None, int, float], None]
 """Called after each request with verb, resource (None: a bare path), HTTP code (0: no answer) and seconds."""
+
+
+class Change(NamedTuple):
+    """What a watch tells: ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object as it is then (as it was last)."""
+
+    type: str
+    body: dict[str, Any]
 
 
 class Cluster:
@@ -90,6 +97,35 @@ class Cluster:
             if not query["continue"]:
                 return
 
+    async def watch(
+        self, resource: Resource, name: str, namespace: str = "", *, resource_version: str, seconds: int
+    ) -> AsyncGenerator[Change]:
+        """Changes of one object after `resource_version`, for at most `seconds`: what follows one object for a person, not a cache.
+
+        Raises Gone when the API server has forgotten that version, ClusterUnavailable when the connection breaks: get the object again.
+        """
+        what = f"watch {resource.title} {namespace}/{name}" if namespace else f"watch {resource.title} {name}"
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + TIMEOUT, sock_connect=self._timeout.sock_connect)
+        rest = b""
+        try:
+            async with self._open().get(
+                self.server + resource.path(namespace), params=query, timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status >= 300:
+                    raise _error(what, response.status, await response.read(), response.headers.get("Retry-After"), resource)
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield _change(what, line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterUnavailable(f"{what}: {self.server}: {error or 'no answer'}") from error
+
     async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
         """Create the object and return it as stored. Conflict: one of that name exists."""
         name = str((body.get("metadata") or {}).get("name", ""))
@@ -130,6 +166,11 @@ class Cluster:
         """Version of the API server, as v1.36.3."""
         return str(json.loads(await self.raw("/version"))["gitVersion"])
 
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is used as a context manager")
+        return self._session
+
     async def _document(
         self,
         verb: str,
@@ -165,11 +206,10 @@ class Cluster:
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        if self._session is None:
-            raise RuntimeError("the client is used as a context manager")
+        session = self._open()
         started, code = time.monotonic(), 0
         try:
-            async with self._session.request(
+            async with session.request(
                 _METHODS[verb],
                 self.server + path,
                 params={key: value for key, value in (query or {}).items() if value},
@@ -213,6 +253,17 @@ def _error(what: str, code: int, answer: bytes, retry_after: str | None, resourc
         after = retry_after or (status.get("details") or {}).get("retryAfterSeconds")
         return ClusterUnavailable(message, status=code, after=_seconds(after))
     return _ERRORS.get(code, ClusterError)(message, status=code)
+
+
+def _change(what: str, line: bytes) -> Change:
+    try:
+        document = json.loads(line)
+        kind, body = str(document["type"]), document["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClusterError(f"{what}: not an event of a watch: {line[:200]!r}") from error
+    if kind == "ERROR":
+        raise _error(what, int(body.get("code") or 500), json.dumps(body).encode(), None, None)
+    return Change(kind, body)
 
 
 def _status(answer: bytes) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Everything the operator does at the API server, as permissions: what `doctor` asks for, and what RBAC manifests are made from.
+
+A verb that is missing here is a defect that shows in clusters where the operator has only these rights; a verb too many is a right
+that every installation gives away. Of the core group, nothing but ConfigMaps that Pipelines name is read, and Events are written.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kfp_operator.operator.resources import CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, EVENTS, LEASES, Kinds, Resource
+
+
+class Scope(StrEnum):
+    """Where a permission is needed."""
+
+    SERVED = "served"
+    """In the namespaces that are served: a ClusterRole when all are, else a Role in each."""
+    LEASE = "lease"
+    """In the namespace of the leader's Lease."""
+    CLUSTER = "cluster"
+    """For objects without a namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Verbs on a resource, and what for."""
+
+    resource: Resource
+    verbs: tuple[str, ...]
+    why: str
+    subresource: str = ""
+    scope: Scope = Scope.SERVED
+    required: bool = True
+    """False: the operator works without it, and says less."""
+
+    @property
+    def title(self) -> str:
+        """As in ``kubectl auth can-i``: ``runs.kfp-operator.dev/status``."""
+        return f"{self.resource.title}/{self.subresource}" if self.subresource else self.resource.title
+
+
+def permissions(kinds: Kinds, *, leader_election: bool = True) -> tuple[Permission, ...]:
+    """All permissions under an API group."""
+    watched = ("get", "list", "watch", "patch")
+    own = (
+        Permission(kinds.provider, watched, "follow Providers, hold them while they are used"),
+        Permission(kinds.pipeline, watched, "follow Pipelines, hold them until the backend let them go"),
+        Permission(kinds.run, (*watched, "delete"), "follow Runs, hold them until their end is told, delete those past their time to live"),
+    )
+    status = tuple(Permission(kind, ("patch",), "say how far it is", subresource="status") for kind in kinds.all)
+    lease = Permission(LEASES, ("get", "create", "patch"), "elect a leader, keep its cursors", scope=Scope.LEASE)
+    return (
+        *own,
+        *status,
+        Permission(CONTROLLER_REVISIONS, ("get", "list", "create", "delete"), "keep the versions of Pipelines"),
+        Permission(CONFIG_MAPS, ("get",), "read compiled pipelines (spec.pipelineSpecFrom)"),
+        Permission(EVENTS, ("create", "patch"), "tell in kubectl describe what happened"),
+        *((lease,) if leader_election else ()),
+        Permission(CUSTOM_RESOURCE_DEFINITIONS, ("get",), "compare the CRDs with this version", scope=Scope.CLUSTER, required=False),
+    )
+
+
+def rules(needed: Iterable[Permission]) -> list[dict[str, Any]]:
+    """The permissions as rules of a Role or ClusterRole."""
+    return [
+        {
+            "apiGroups": [permission.resource.group],
+            "resources": [
+                f"{permission.resource.plural}/{permission.subresource}" if permission.subresource else permission.resource.plural
+            ],
+            "verbs": list(permission.verbs),
+        }
+        for permission in needed
+    ]
