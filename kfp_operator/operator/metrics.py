@@ -7,7 +7,7 @@ is read when Prometheus asks, from callables given to `observe`.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -60,6 +60,7 @@ class Metrics:
     """All metrics of one operator, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each counter, which nobody asks for
         self.registry = CollectorRegistry()
         self.reconcile = self._counter("reconcile", "Reconciliations.", "kind", "result")
         """result: success, requeue, conflict, error."""
