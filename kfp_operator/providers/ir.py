@@ -20,16 +20,16 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kfp_operator.api.run import Parameter
 from kfp_operator.errors import InvalidSpec
+from kfp_operator.providers.pipeline_spec import messages
 
 SCHEMA_VERSION = "2.1.0"
-MAX_TEXT = 2 * 1024 * 1024
-"""Bytes of YAML or JSON text. A ConfigMap holds 1 MiB, an object of ours less than 2."""
-MAX_NODES = 1_000_000
-"""Values in a document, aliases expanded."""
+MAX_TEXT = 1024 * 1024
+"""Bytes of YAML or JSON text: what a ConfigMap holds."""
+MAX_NODES = 200_000
+"""Values in a document, aliases expanded; IR of 1 MiB has a tenth of that."""
 MAX_DEPTH = 90
 """Levels of nesting; protobuf stops at 100."""
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -100,12 +100,12 @@ def parse_ir(document: Mapping[str, Any], *, field: str = "spec.pipelineSpec") -
         where = f"{field}.{used[0] if WRAPPERS[used[0]] == 'pipelineSpec' else used[1]}"
     if isinstance(spec, Mapping) and not spec.keys() & HALLMARKS:
         raise _invalid("is not a compiled pipeline: compile it with kfp-operator pipelines build", where)
-    message = _parse(spec, pipeline_spec_pb2.PipelineSpec(), where)
+    message = _parse(spec, messages.PipelineSpec(), where)
     _check_pipeline(message, where)
     deployment = spec.get("deploymentSpec", spec.get("deployment_spec")) or {}
-    _parse(deployment, pipeline_spec_pb2.PipelineDeploymentConfig(), f"{where}.deploymentSpec")
+    _parse(deployment, messages.PipelineDeploymentConfig(), f"{where}.deploymentSpec")
     if platform:
-        _parse(platform, pipeline_spec_pb2.PlatformSpec(), f"{field}.platformSpec")
+        _parse(platform, messages.PlatformSpec(), f"{field}.platformSpec")
     inputs = message.root.input_definitions
     return PipelineIR(
         spec=spec,
@@ -124,6 +124,7 @@ def parse_text(text: str | bytes, *, field: str = "spec.pipelineSpecFrom") -> Pi
     if len(text if isinstance(text, bytes) else text.encode(errors="replace")) > MAX_TEXT:
         raise _invalid(f"is larger than {MAX_TEXT} bytes", field)
     try:
+        _check_nesting(text, field)
         documents = [document for document in yaml.load_all(text, _JsonLoader) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -188,30 +189,52 @@ _JsonLoader.yaml_implicit_resolvers = {
 }
 
 
+def _check_nesting(text: str | bytes, field: str) -> None:
+    """Depth and number of nodes as they are parsed: libyaml's parser does not recurse, but composing overflows the stack of the process."""
+    depth = nodes = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        nodes += isinstance(event, yaml.NodeEvent)
+        if depth > MAX_DEPTH:
+            raise _invalid(f"is nested deeper than {MAX_DEPTH} levels", field)
+        if nodes > MAX_NODES:
+            raise _invalid("is too large", field)
+
+
 def _check_json(document: Any, field: str) -> None:
-    """Only what JSON can say, not too deep, not too much: before any code that recurses."""
     if not isinstance(document, Mapping):
         raise _invalid("is not a compiled pipeline: it must be a mapping", field)
-    left: list[tuple[Any, str, int]] = [(document, field, 0)]
+    if flaw := _flaw(document):
+        path, text = flaw
+        raise _invalid(text, field + path)
+
+
+def _flaw(document: Any) -> tuple[str, str] | None:
+    """Where and why this is not JSON, or too deep or too much of it: asked before any code that recurses."""
+    left: list[tuple[Any, str, int]] = [(document, "", 0)]
     nodes = 0
     while left:
         value, path, depth = left.pop()
         nodes += 1
         if nodes + len(left) > MAX_NODES:
-            raise _invalid("is too large", field)
+            return "", "is too large"
         if depth > MAX_DEPTH:
-            raise _invalid(f"is nested deeper than {MAX_DEPTH} levels", field)
+            return "", f"is nested deeper than {MAX_DEPTH} levels"
         if isinstance(value, Mapping):
             for key, part in value.items():
                 if not isinstance(key, str):
-                    raise _invalid(f"has the key {key!r}, which is not a string; quote it", path)
+                    return path, f"has the key {key!r}, which is not a string; quote it"
                 left.append((part, f"{path}.{key}", depth + 1))
         elif isinstance(value, list):
             left += [(part, f"{path}[{index}]", depth + 1) for index, part in enumerate(value)]
         elif isinstance(value, float) and not math.isfinite(value):
-            raise _invalid("is not a number that JSON knows", path)
+            return path, "is not a number that JSON knows"
         elif value is not None and not isinstance(value, bool | int | float | str):
-            raise _invalid(f"is of a type that JSON does not know ({type(value).__name__})", path)
+            return path, f"is of a type that JSON does not know ({type(value).__name__})"
+    return None
 
 
 def _parse(document: Any, message: Message, field: str) -> Any:
@@ -257,7 +280,7 @@ def _check_pipeline(message: Any, field: str) -> None:
 
 
 def _declaration(name: str, declared: Any) -> ParameterDeclaration:
-    kind = pipeline_spec_pb2.ParameterType.ParameterTypeEnum.Name(declared.parameter_type)
+    kind = messages.ParameterType.ParameterTypeEnum.Name(declared.parameter_type)
     return ParameterDeclaration(
         name=name,
         type="" if kind == "PARAMETER_TYPE_ENUM_UNSPECIFIED" else kind,
@@ -268,6 +291,8 @@ def _declaration(name: str, declared: Any) -> ParameterDeclaration:
 
 def _typed(declared: ParameterDeclaration, value: Any) -> Any:
     """ValueError: what is accepted, and what was given."""
+    if flaw := _flaw(value):
+        raise ValueError(" ".join(filter(None, flaw)))
     if not declared.type:
         typed = value
     elif declared.type not in _CONVERSIONS:
