@@ -13,6 +13,11 @@ from tests.cluster import Cluster, ControlPlane, NatsServer, Progress, open_clus
 _CRDS = Path(__file__).parent.parent / "crds"
 
 
+def pytest_configure() -> None:
+    """Keep everything that runs here away from the cluster that its user works with."""
+    os.environ["KUBECONFIG"] = os.devnull
+
+
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster with our CRDs: one of its own per session, or the one of TEST_KUBECONFIG."""

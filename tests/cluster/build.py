@@ -13,13 +13,13 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.cluster.folders import cache_folder, try_lock
 from tests.cluster.process import bound_to_this_process
 from tests.cluster.progress import Progress, duration
-from tests.cluster.toolchain import BuildError, Go, find_go
+from tests.cluster.toolchain import BuildError, Go, find_go, remove_go
 from tests.waiting import eventually
 
 _MODULE = Path(__file__).parent
@@ -70,15 +70,16 @@ def build(names: Iterable[str], progress: Progress) -> Path:
         wanted = missing(names)  # somebody else may have built them meanwhile
         if wanted:
             go = find_go(progress)
-            progress.say(f"building {', '.join(wanted)} ({kubernetes_version()}) with {go.why}; once, some ten minutes on two cores")
+            progress.say(f"building {', '.join(wanted)} (Kubernetes {kubernetes_version()}) with {go.why}")
+            progress.say("this is done once and takes some ten minutes on two cores if nothing is cached")
             folder.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             total = _packages(go, [PACKAGES[name] for name in wanted], progress)
             for name in wanted:
                 _build_one(go, name, folder, total, progress)
             progress.say(f"built in {duration(time.monotonic() - started)}; kept in {folder}")
-            if go.own_caches and not missing(PACKAGES):
-                _run_go(go, ["clean", "-cache", "-modcache"], "removing Go's caches", progress)
+            if not missing(PACKAGES):
+                remove_go(go)
     return folder
 
 
@@ -105,6 +106,7 @@ def _build_one(go: Go, name: str, folder: Path, total: int, progress: Progress) 
     stamp = "k8s.io/component-base/version"
     flags = f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
     unfinished = folder / f".{name}.unfinished"
+    unfinished.unlink(missing_ok=True)  # of a build that was interrupted
     command = ["build", "-v", "-trimpath", "-ldflags", flags, "-o", str(unfinished), PACKAGES[name]]
     _run_go(go, command, f"building {name}", progress, of=total)
     unfinished.replace(folder / name)
@@ -112,8 +114,7 @@ def _build_one(go: Go, name: str, folder: Path, total: int, progress: Progress) 
 
 def _run_go(go: Go, arguments: list[str], what: str, progress: Progress, *, of: int = 0) -> str:
     """Run go, show what it tells on standard error (a module it downloads, a package it compiled), return its standard output."""
-    started = time.monotonic()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         bound_to_this_process([go.program, *arguments]),
         cwd=_MODULE,
         env=go.environment(),
@@ -121,38 +122,48 @@ def _run_go(go: Go, arguments: list[str], what: str, progress: Progress, *, of: 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    output: list[str] = []
-    told: queue.SimpleQueue[str] = queue.SimpleQueue()
-    readers = [
-        threading.Thread(target=_drain, args=(process.stdout, output.append), daemon=True),
-        threading.Thread(target=_drain, args=(process.stderr, told.put), daemon=True),
-    ]
-    for reader in readers:
-        reader.start()
+    ) as process:
+        output: queue.SimpleQueue[str] = queue.SimpleQueue()
+        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        readers = [
+            threading.Thread(target=_drain, args=(process.stdout, output), daemon=True),
+            threading.Thread(target=_drain, args=(process.stderr, told), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            errors = _follow(told, readers[1], what, progress, of)
+        except BaseException:
+            process.kill()
+            raise
+        readers[0].join()
+    if process.returncode != 0:
+        raise BuildError(f"{what} failed: go {' '.join(arguments)}\n" + "".join(errors[-_ERROR_LINES:]))
+    return "".join(output.get() for _ in range(output.qsize()))
+
+
+def _follow(told: queue.SimpleQueue[str], reader: threading.Thread, what: str, progress: Progress, of: int) -> list[str]:
+    """Show how far it is until it ends; return the lines that are neither a download nor a package."""
+    started = time.monotonic()
     downloads = compiled = 0
-    errors: list[str] = []
-    while readers[1].is_alive() or not told.empty():
+    others: list[str] = []
+    while reader.is_alive() or not told.empty():
         elapsed = time.monotonic() - started
         if elapsed > _STEP_WITHIN:
-            process.kill()
             raise BuildError(f"{what} took longer than {duration(_STEP_WITHIN)}")
         with contextlib.suppress(queue.Empty):
-            line = told.get(timeout=1)
+            line = told.get(timeout=0.2)
             if line.startswith("go: downloading "):
                 downloads += 1
             elif " " not in line.strip():
                 compiled += 1
             else:
-                errors.append(line)
+                others.append(line)
         counts = [f"{downloads} modules downloaded"] * bool(downloads) + [f"{compiled} of up to {of} packages compiled"] * bool(compiled)
         progress.show(f"  {duration(elapsed):>12}  {what}{': ' if counts else ''}{', '.join(counts)}")
-    readers[0].join()
-    if process.wait() != 0:
-        raise BuildError(f"{what} failed: go {' '.join(arguments)}\n" + "".join(errors[-_ERROR_LINES:]))
-    return "".join(output)
+    return others
 
 
-def _drain(stream: Iterable[str], take: Callable[[str], object]) -> None:
+def _drain(stream: Iterable[str], into: queue.SimpleQueue[str]) -> None:
     for line in stream:
-        take(line)
+        into.put(line)

