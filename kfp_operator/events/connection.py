@@ -71,11 +71,17 @@ class Connection:
     ``async with Connection(settings)`` starts it in the background and does not wait for a server.
     """
 
-    def __init__(self, settings: NatsSettings, *, name: str = "kfp-operator", longest_pause: float = 5.0) -> None:
-        """Take the settings; `longest_pause`: seconds between two tries to connect."""
+    def __init__(
+        self, settings: NatsSettings, *, name: str = "kfp-operator", longest_pause: float = 5.0, on_up: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the settings.
+
+        `name`: as NATS' monitoring shows it. `longest_pause`: seconds between two tries to connect. `on_up`: called after each connect.
+        """
         self._settings = settings
         self._name = name
         self._longest_pause = longest_pause
+        self._on_up = on_up
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -206,6 +212,7 @@ class Connection:
         """Be connected until it ends."""
         self._link = link
         self._up.set()
+        self._on_up()
         try:
             while link.client.is_connected:
                 await asyncio.wait({link.closed}, timeout=_LOOK)

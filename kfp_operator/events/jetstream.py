@@ -62,9 +62,9 @@ class JetStreamBus:
         `ack_wait`: seconds after which an unsettled message is delivered again. `longest_pause`: seconds between two tries to connect
         or to consume.
         """
-        self.connection = Connection(settings, longest_pause=longest_pause)
         self.attention = asyncio.Event()
         """Set when streams should be looked at: a connection was made, or a stream was found missing."""
+        self.connection = Connection(settings, longest_pause=longest_pause, on_up=self.attention.set)
         self._ack_wait = ack_wait
         self._longest_pause = longest_pause
         self._problems: dict[str, str] = {}

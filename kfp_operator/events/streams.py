@@ -231,7 +231,7 @@ def _check_documented(subject: str, subjects: Subjects) -> None:
     if any(not token or re.search(r"[*>\s]", token) for token in tokens) or tokens[0].startswith("$"):
         raise ConfigurationError(f"events.documentedSubject: {subject!r} is not a subject (no wildcards, no empty tokens)")
     stored = {pattern[:-1] for role in ROLES for pattern in subjects.stored_by(role)}
-    if any(f"{subject}.".startswith(head) for head in stored):
+    if any(subject.startswith(head) for head in stored):
         raise ConfigurationError(f"events.documentedSubject: {subject!r} lies within what the streams store: choose another")
 
 

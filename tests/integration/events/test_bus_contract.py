@@ -105,11 +105,13 @@ async def test_a_message_with_a_time_to_live_vanishes(rig: Rig) -> None:
     await rig.bus.publish(STATUS, b"", {}, ttl=1.0)
     await publish(rig, ONE)
 
-    async def gone() -> bool:
-        return await rig.bus.last(RUNS, STATUS) is None
+    async def gone() -> str:
+        assert await rig.bus.last(RUNS, STATUS) is None
+        return "gone"
 
-    assert not await gone()
-    await eventually_async(gone, 10, "the message expires")
+    assert await rig.bus.last(RUNS, STATUS) is not None
+    seen: str = await eventually_async(gone, 10, "the message expires")
+    assert seen == "gone"
     assert await rig.bus.publish(STATUS, b"", {}, expected_last=0) == 3
     assert await rig.bus.last(RUNS, ONE) is not None
 
