@@ -158,6 +158,14 @@ class Cluster:
             options["preconditions"] = {"uid": uid}
         await self._document("delete", resource, namespace, name, payload=options)
 
+    async def serves(self, resource: Resource) -> bool:
+        """Whether discovery knows the resource: its CustomResourceDefinition is installed and established."""
+        try:
+            found = json.loads(await self.raw(resource.root))
+        except NotFound:
+            return False
+        return any(each.get("name") == resource.plural for each in found.get("resources") or ())
+
     async def raw(self, path: str) -> str:
         """What a GET of the path answers, as text: ``/readyz``, ``/metrics``."""
         return (await self._request("get", path, what=f"get {path}", resource=None)).decode(errors="replace")

@@ -137,6 +137,10 @@ class Store:
         entry = self._objects.get(key)
         return "" if entry is None else entry.uid
 
+    def uids(self) -> dict[Key, str]:
+        """The uids of all objects."""
+        return {key: entry.uid for key, entry in self._objects.items()}
+
     def keys(self, kind: str = "") -> list[Key]:
         """All keys, or those of one kind."""
         return [key for key in self._objects if not kind or key.kind == kind]
