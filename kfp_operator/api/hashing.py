@@ -1,7 +1,8 @@
 """The version of a spec: SHA-1 over its parts, cut to three bytes, as the Go operator computes it, bit for bit.
 
 Keeping the recipe keeps versions over a migration, so that nothing is compiled again and nothing is triggered by it. It is built
-from a few primitives (`text`, `pairs`, `items`, `json_map`, `canonical_json`), from which each kind composes its bytes:
+from a few primitives (`text`, `pairs`, `items`, `json_map`, `canonical_json`), from which each kind composes its bytes. Order is that of
+UTF-8 bytes, which is that of code points, Python's own.
 
 ================  =========================================================================================================
 Run               text(pipeline) text(experimentName) items(parameters) pairs(artifacts, paths normalised) text(pipeline version)
@@ -30,12 +31,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def text(value: str) -> bytes:
     """A string, ended by a zero byte."""
-    return _utf8(value) + b"\0"
+    return _SURROGATE.sub("\ufffd", value).encode() + b"\0"
 
 
 def pairs(values: Iterable[tuple[str, str]]) -> bytes:
     """Names and values in the order of their bytes, whatever the order they are given in; ended by a zero byte."""
-    return items(text(name) + text(value) for name, value in _sorted_pairs(values))
+    return items(text(name) + text(value) for name, value in sorted(values))
 
 
 def items(encoded: Iterable[bytes]) -> bytes:
@@ -45,7 +46,7 @@ def items(encoded: Iterable[bytes]) -> bytes:
 
 def json_map(values: Mapping[str, Any]) -> bytes:
     """A map of any JSON, in the order of its keys' bytes, not ended; null leaves only its key."""
-    return b"".join(text(key) + (b"" if values[key] is None else text(canonical_json(values[key]))) for key in sorted(values, key=_utf8))
+    return b"".join(text(key) + (b"" if values[key] is None else text(canonical_json(values[key]))) for key in sorted(values))
 
 
 def digest(encoded: bytes) -> str:
@@ -67,7 +68,7 @@ def run_spec(spec: RunSpec) -> bytes:
     return (
         text(spec.pipeline)
         + text(spec.experiment_name)
-        + items(text(name) + text(value) for name, value in _sorted_pairs(parameters))
+        + items(text(name) + text(value) for name, value in sorted(parameters))
         + pairs((artifact.name, artifact.normal_path) for artifact in spec.artifacts)
     )
 
@@ -83,7 +84,7 @@ def canonical_json(value: Any) -> str:
     The characters <, >, &, U+2028 and U+2029 are escaped, other text is not. OverflowError: a number beyond any double.
     """
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_string(key)}:{canonical_json(value[key])}" for key in sorted(value, key=_utf8)) + "}"
+        return "{" + ",".join(f"{_string(key)}:{canonical_json(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(canonical_json, value)) + "]"
     if isinstance(value, str):
@@ -91,14 +92,6 @@ def canonical_json(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     return _number(float(value))
-
-
-def _sorted_pairs(values: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return sorted(values, key=lambda pair: (_utf8(pair[0]), _utf8(pair[1])))
-
-
-def _utf8(value: str) -> bytes:
-    return _SURROGATE.sub("\ufffd", value).encode()
 
 
 def _string(value: str) -> str:
