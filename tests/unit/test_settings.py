@@ -131,7 +131,6 @@ def test_empty_values_of_a_template_mean_what_they_say(tmp_path: Path) -> None:
         ("workers: 1.5\n", "workers: 1.5 is not a whole number from 1 to 256 (@/operator.yaml:1)"),
         ("events:\n\n  retention: .inf\n", "events.retention: inf is not a number from 1 to 316224000 (@/operator.yaml:3)"),
         ("events: {replayWindow: 1h}\n", "events.replayWindow: '1h' is not a number from 1 to 316224000 (@/operator.yaml:1)"),
-        ("events: {documentedSubject: 'events.>'}\n", "events.documentedSubject: 'events.>' is not a NATS subject without wildcards"),
         ("events: {prefix: a.b}\n", "events.prefix: 'a.b' is not one token of letters"),
         ("events: {manageStreams: maybe}\n", "events.manageStreams: 'maybe' is not true or false"),
         ("log: {format: xml}\n", "log.format: 'xml' is not text or json"),
