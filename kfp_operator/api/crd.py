@@ -1,11 +1,9 @@
 """CustomResourceDefinitions, generated from the models: what stands in ``crds/`` and in the chart.
 
-``python -m kfp_operator.api.crd DIR`` writes one file per kind; a test fails when the repository's differ.
+``kfp-operator crds`` prints or writes them; a test fails when the repository's differ.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,7 +15,7 @@ from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
 from kfp_operator.api.schema import structural
 
-HEADER = "# Generated from the models in kfp_operator/api by: python -m kfp_operator.api.crd crds\n"
+HEADER = "# Generated from the models in kfp_operator/api by: kfp-operator crds --output crds\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +183,3 @@ class _Dumper(yaml.SafeDumper):
 
 def _yaml(document: dict[str, Any]) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-
-
-def main(folder: str) -> None:
-    """Write the files into a folder, which is made."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, text in crd_files().items():
-        (Path(folder) / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:2] or ["crds"])

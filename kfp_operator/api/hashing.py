@@ -20,6 +20,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from kfp_operator.api.run import RunSpec
@@ -83,15 +85,32 @@ def canonical_json(value: Any) -> str:
 
     The characters <, >, &, U+2028 and U+2029 are escaped, other text is not. OverflowError: a number beyond any double.
     """
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_string(key)}:{canonical_json(value[key])}" for key in sorted(value)) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(canonical_json, value)) + "]"
-    if isinstance(value, str):
-        return _string(value)
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    return _number(float(value))
+    written: list[str] = []
+    left: list[Any] = [value]
+    while left:  # not by recursion: a Run's parameters may be nested deeper than Python's stack
+        part = left.pop()
+        if isinstance(part, _Written):
+            written.append(part.text)
+        elif isinstance(part, Mapping):
+            entries = [(_Written(f"{',' if number else ''}{_string(key)}:"), part[key]) for number, key in enumerate(sorted(part))]
+            left += reversed([_Written("{"), *chain.from_iterable(entries), _Written("}")])
+        elif isinstance(part, list | tuple):
+            entries = [(_Written("," if number else ""), item) for number, item in enumerate(part)]
+            left += reversed([_Written("["), *chain.from_iterable(entries), _Written("]")])
+        elif isinstance(part, str):
+            written.append(_string(part))
+        elif isinstance(part, bool) or part is None:
+            written.append(json.dumps(part))
+        else:
+            written.append(_number(float(part)))
+    return "".join(written)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Text between values that are still to be written."""
+
+    text: str
 
 
 def _string(value: str) -> str:

@@ -127,6 +127,13 @@ def test_a_number_that_no_double_holds_has_no_json(value: float) -> None:
         canonical_json({"a": [value]})
 
 
+def test_values_nested_deeper_than_the_stack_are_written() -> None:
+    deep: Any = 1
+    for _ in range(5_000):
+        deep = [{"a": deep}]
+    assert canonical_json(deep) == '[{"a":' * 5_000 + "1" + "}]" * 5_000
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_reads_back_as_itself(value: float) -> None:
     assert float(canonical_json(value)) == value
