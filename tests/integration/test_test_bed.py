@@ -1,6 +1,7 @@
 """The test bed keeps what it promises: real parts, and nothing left behind."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -114,7 +115,11 @@ def test_nothing_outlives_a_parent_that_is_killed() -> None:
         assert len(children) >= 3
         assert not any(gone(child) for child in children)
         parent.send_signal(signal.SIGKILL)
-        eventually(lambda: all(gone(child) for child in children), 10, "the parent's processes are gone")
+        try:
+            eventually(lambda: all(gone(child) for child in children), 10, "the parent's processes are gone")
+        finally:
+            for survivor in (child for child in children if not gone(child)):
+                os.kill(survivor, signal.SIGKILL)
     assert Path(folder).exists()
     ScratchFolder().remove()
     assert not Path(folder).exists(), "the next one that makes a scratch folder removes those of the dead"
