@@ -1,10 +1,9 @@
 """Where the API server is, and how a request to it is authenticated.
 
 Looked up as kubectl and controller-runtime do: an explicit kubeconfig or context, ``KUBECONFIG``, the pod's service account,
-``~/.kube/config``. Kubeconfigs are read by the official `kubernetes` package, which knows exec plugins, OIDC and the rest;
-it is imported only then, because it costs some 30 MB. Everything that talks to the API server, Kopf included, gets its
-aiohttp session here: a middleware puts a fresh Authorization header on each request and, after a 401, renews the
-credentials and repeats the request once. So a rotated token neither fails a request nor breaks a watch.
+``~/.kube/config``. Everything that talks to the API server, Kopf included, gets its aiohttp session here: a middleware puts a fresh
+Authorization header on each request and, after a 401, renews the credentials and repeats the request once. So a rotated
+token neither fails a request nor breaks a watch.
 """
 
 import asyncio
@@ -13,18 +12,19 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import getproxies
 
 import aiohttp
-import yaml
 from aiohttp import hdrs
 
 from kfp_operator import __version__
 from kfp_operator.errors import ClusterUnavailable, ConfigurationError
+from kfp_operator.operator import kubeconfig
+from kfp_operator.operator.kubeconfig import Context
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 REFRESH = 60.0
@@ -166,108 +166,104 @@ class ServiceAccount(Credentials):
 
 
 class Kubeconfig(Credentials):
-    """One context of a kubeconfig. `files`: a path, or several separated as in ``KUBECONFIG``."""
+    """A context of a kubeconfig whose credentials stand there: a token, a password, a client certificate."""
 
-    def __init__(self, files: str, context: str | None = None) -> None:
-        self._files = files
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._config = _read(files, context)
-        namespace, name = _active_context(files, context)
-        super().__init__(
-            Endpoint(
-                server=str(self._config.host).rstrip("/"),
-                origin=f"kubeconfig {files}, context {name}",
-                namespace=namespace,
-                tls=_tls(self._config),
-                server_name=getattr(self._config, "tls_server_name", None) or None,
-                proxy=_proxy(self._config),
-            ),
-            _authorization(self._config),
-        )
+        self._tls = kubeconfig.tls(context)
+        super().__init__(_endpoint(context, self._tls), kubeconfig.authorization(context))
+
+    def _refresh(self) -> str | None:
+        with _unavailable():
+            return kubeconfig.authorization(self._context)
+
+    def _reload(self) -> str | None:
+        with _unavailable():
+            self._context = kubeconfig.read_context(self._context.files, self._context.name)
+            if self._tls is not None:
+                kubeconfig.load_client_certificate(self._tls, self._context)
+            return kubeconfig.authorization(self._context)
+
+
+class Plugin(Credentials):
+    """A context of a kubeconfig whose credentials an exec plugin or an identity provider makes, through the official client."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._tls = kubeconfig.tls(context)
+        self._config = _official(context)
+        self._load_certificate()
+        super().__init__(_endpoint(context, self._tls), _authorization(self._config))
 
     def _refresh(self) -> str | None:
         return _authorization(self._config)
 
     def _reload(self) -> str | None:
+        with _unavailable():
+            self._config = _official(self._context)
+            self._load_certificate()
+            return _authorization(self._config)
+
+    def _load_certificate(self) -> None:
+        if self._tls is None or not self._config.cert_file:
+            return
         try:
-            self._config = _read(self._files, self._context)
-            if self.endpoint.tls is not None:
-                _load_client_certificate(self.endpoint.tls, self._config)
-        except ConfigurationError as error:
-            raise ClusterUnavailable(f"the credentials were refused and new ones cannot be read: {error}", status=401) from error
-        return _authorization(self._config)
+            self._tls.load_cert_chain(self._config.cert_file, self._config.key_file)
+        except OSError as error:
+            raise ConfigurationError(f"the client certificate made for context {self._context.name} cannot be loaded: {error}") from error
 
 
-async def load_credentials(kubeconfig: str | Path | None = None, context: str | None = None) -> Credentials:
+async def load_credentials(path: str | Path | None = None, context: str | None = None) -> Credentials:
     """Find the API server (see the module's text for the order).
 
     Raises ConfigurationError that names the file or context and the remedy. An exec plugin may take its time, as with kubectl.
     """
-    return await asyncio.to_thread(_load, kubeconfig, context)
+    return await asyncio.to_thread(_load, path, context)
 
 
-def _load(kubeconfig: str | Path | None, context: str | None) -> Credentials:
-    files = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG", "")
+def _load(path: str | Path | None, context: str | None) -> Credentials:
+    files = str(path) if path else os.environ.get("KUBECONFIG", "")
     if not files and not context and in_cluster():
         return ServiceAccount()
-    return Kubeconfig(files or "~/.kube/config", context)
+    found = kubeconfig.read_context(files or "~/.kube/config", context)
+    return Plugin(found) if found.needs_plugin else Kubeconfig(found)
 
 
-def _read(files: str, context: str | None) -> Any:
-    paths = [Path(path).expanduser() for path in files.split(os.pathsep) if path]
-    if not any(path.is_file() for path in paths):
-        raise ConfigurationError(f"there is no kubeconfig at {files}: name one with --kubeconfig or KUBECONFIG")
+def _endpoint(context: Context, tls: ssl.SSLContext | None) -> Endpoint:
+    cluster = context.cluster.body
+    return Endpoint(
+        server=context.server,
+        origin=f"kubeconfig {context.files}, context {context.name}",
+        namespace=context.namespace,
+        tls=tls,
+        server_name=cluster.get("tls-server-name") or None,
+        proxy=cluster.get("proxy-url") or None,
+    )
+
+
+def _official(context: Context) -> Any:
+    """The official client's configuration: runs the plugin."""
     import kubernetes.client
     import kubernetes.config
 
     config = kubernetes.client.Configuration()
     try:
-        kubernetes.config.load_kube_config(config_file=files, context=context, client_configuration=config)
-    except (kubernetes.config.ConfigException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError) as error:
-        which = f"context {context!r} of " if context else ""
-        raise ConfigurationError(f"cannot use {which}kubeconfig {files}: {error}") from error
+        kubernetes.config.load_kube_config(config_file=context.files, context=context.name, client_configuration=config)
+    except (kubernetes.config.ConfigException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"context {context.name!r} of kubeconfig {context.files} gives no credentials: {error}") from error
     return config
 
 
-def _active_context(files: str, context: str | None) -> tuple[str, str]:
-    """Namespace and name of the context in use."""
-    import kubernetes.config
-
-    contexts, active = kubernetes.config.list_kube_config_contexts(config_file=files)
-    chosen = next((c for c in contexts if c["name"] == context), active)
-    return str(chosen["context"].get("namespace") or "default"), str(chosen["name"])
-
-
 def _authorization(config: Any) -> str | None:
-    """The header's value; runs the exec plugin or asks the OIDC issuer when the token is about to expire."""
+    """The header's value; runs the exec plugin or asks the identity provider when the token is about to expire."""
     setting = config.auth_settings().get("BearerToken")
     return None if setting is None or not setting["value"] else str(setting["value"])
 
 
-def _proxy(config: Any) -> str | None:
-    """The kubeconfig's proxy-url. One from the environment is left to aiohttp, which honours NO_PROXY too."""
-    proxy = getattr(config, "proxy", None)
-    return None if not proxy or proxy in getproxies().values() else str(proxy)
-
-
-def _tls(config: Any) -> ssl.SSLContext | None:
-    if not str(config.host).startswith("https"):
-        return None
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """What is wrong with a kubeconfig while the operator runs may be repaired: it is waited for."""
     try:
-        tls = ssl.create_default_context(cafile=config.ssl_ca_cert or None)
-    except OSError as error:
-        raise ConfigurationError(f"cannot load the certificate authority of the kubeconfig for {config.host}: {error}") from error
-    if not config.verify_ssl:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    _load_client_certificate(tls, config)
-    return tls
-
-
-def _load_client_certificate(tls: ssl.SSLContext, config: Any) -> None:
-    if not config.cert_file:
-        return
-    try:
-        tls.load_cert_chain(config.cert_file, config.key_file)
-    except OSError as error:
-        raise ConfigurationError(f"cannot load the client certificate of the kubeconfig for {config.host}: {error}") from error
+        yield
+    except ConfigurationError as error:
+        raise ClusterUnavailable(f"new credentials cannot be read: {error}") from error
