@@ -59,7 +59,7 @@ class ArtifactDefinition(Model):
         description=(
             "Which output: component:output[:index][[filter]]. The index (default 0) chooses among several artifacts of one output. "
             "The filter is an expression over the artifact's metadata, as trainer:model[pushed == 1 and framework != tf]; "
-            "operators: == != in not in contains, not contains, matches, not matches, is empty, is not empty, and, or, not."
+            "operators: ==, !=, in, not in, contains, not contains, matches, not matches, is empty, is not empty, and, or, not."
         )
     )
     """``Component:Output[:Index][[filter]]``"""

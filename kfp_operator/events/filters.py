@@ -7,7 +7,7 @@
 - ``selector == value``, ``!=``, ``contains`` / ``not contains``, ``matches`` / ``not matches`` (RE2, not anchored),
   ``value in selector`` / ``not in``, ``selector is empty`` / ``is not empty``
 - ``not``, ``and``, ``or`` (``and`` binds tighter, both stop at the first side that decides), parentheses
-- ``any selector as item { ... }``, ``all selector as key, item { ... }``
+- ``any selector as item { ... }``, ``all selector as key, item { ... }``, with ``_`` for a name that is not used
 - a selector is ``name.name.0``, or a JSON pointer in quotes for other names: ``"/a-b/c"``
 - a value is a bare word, a number, ``"text"`` or ```text```. There is no ``<`` or ``>``.
 
@@ -40,6 +40,7 @@ _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+)
     | (?P<operator>==|!=)
     | (?P<punctuation>[(){},])
+    | (?P<blank>_(?!\w))
     | (?P<word>[a-zA-Z][a-zA-Z0-9_/]*(?:\.(?:[a-zA-Z][a-zA-Z0-9_/]*|[0-9]+))*)
     | (?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?=[ \t\r\n)}]|\Z))
     | (?P<string>"[^"]*"|`[^`]*`)""",
@@ -260,7 +261,7 @@ class _Parser:
 
     def name(self) -> str:
         kind, word, _ = self.tokens[self.at]
-        if kind != "word" or "." in word:
+        if kind not in ("word", "blank") or "." in word:
             raise self.expected("a name")
         self.at += 1
         return word
