@@ -295,10 +295,8 @@ def _tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     tls = settings.tls
     if not (tls.ca_file or tls.cert_file or tls.key_file):
         return None
-    context = ssl.create_default_context()
     try:
-        if tls.ca_file:
-            context = ssl.create_default_context(cafile=tls.ca_file)
+        context = ssl.create_default_context(cafile=tls.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"nats.tls.caFile: {tls.ca_file}: {error}") from error
     if bool(tls.cert_file) != bool(tls.key_file):

@@ -159,22 +159,29 @@ class JetStreamBus:
         """Deliveries of a durable pull consumer, for ever (see `Bus`)."""
         backoff = Backoff(longest=self._longest_pause)
         name = f"{stream}/{durable}"
-        while True:
-            await self.connection.wait_connected()
-            try:
-                await self._ensure_consumer(stream, durable, subjects, resume)
-                self._problems.pop(name, None)
-                async with contextlib.aclosing(self._pull(stream, durable)) as deliveries:
-                    async for delivery in deliveries:
-                        backoff.reset()
-                        yield delivery
-            except BusError as error:
-                if isinstance(error, StreamMissing):
-                    self.attention.set()
-                if self.connected and self._problems.get(name) != (problem := f"consumer {durable} of stream {stream}: {error}"):
-                    _log.warning("%s", problem)
-                    self._problems[name] = problem
-            await backoff.pause()
+        try:
+            while True:
+                await self.connection.wait_connected()
+                try:
+                    await self._ensure_consumer(stream, durable, subjects, resume)
+                    self._problems.pop(name, None)
+                    async with contextlib.aclosing(self._pull(stream, durable)) as deliveries:
+                        async for delivery in deliveries:
+                            backoff.reset()
+                            yield delivery
+                except BusError as error:
+                    self._note(name, f"consumer {durable} of stream {stream}: {error}")
+                    if isinstance(error, StreamMissing):
+                        self.attention.set()
+                await backoff.pause()
+        finally:
+            self._problems.pop(name, None)
+
+    def _note(self, name: str, problem: str) -> None:
+        """Show why a consumer stands still, and log it once; without a connection that is the reason, and is told elsewhere."""
+        if self.connected and self._problems.get(name) != problem:
+            _log.warning("%s", problem)
+            self._problems[name] = problem
 
     async def api(self, operation: str, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API (``STREAM.INFO.<name>`` ...).

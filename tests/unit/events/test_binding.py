@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 from cloudevents.core.v1.event import CloudEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfp_operator.errors import EventError
@@ -86,6 +86,7 @@ def test_the_envelope_is_not_overwritten_by_data_of_the_same_name() -> None:
 attribute = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(ident=attribute, subject=attribute, extension=attribute, data=st.dictionaries(st.text(), st.integers() | st.text(), max_size=3))
 @pytest.mark.parametrize("mode", ["structured", "binary"])
 def test_every_event_survives_both_modes(mode: str, ident: str, subject: str, extension: str, data: dict[str, object]) -> None:
@@ -207,6 +208,7 @@ def test_poison_is_named_as_such(headers: dict[str, str], body: bytes) -> None:
     assert len(str(caught.value)) > 10
 
 
+@settings(deadline=None)
 @given(
     headers=st.dictionaries(st.sampled_from([*REQUIRED, "content-type", "ce-time", "x"]), st.text(max_size=20)), body=st.binary(max_size=60)
 )

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfp_operator.errors import ConfigurationError, EventError
@@ -29,6 +29,7 @@ def test_a_token_has_nothing_that_means_something_to_nats(name: str, token: str)
     assert decode_token(token) == name
 
 
+@settings(deadline=None)
 @given(text)
 def test_every_name_comes_back_from_its_token(name: str) -> None:
     token = encode_token(name)
@@ -60,6 +61,7 @@ def test_subjects_follow_the_documented_table() -> None:
     assert subjects.dead_letter("kfp-operator-runs", 7) == "events.dead-letter.kfp-operator-runs.7"
 
 
+@settings(deadline=None)
 @given(namespace=text, name=text, uid=text, number=st.integers(1, 10**9))
 def test_a_subject_parses_to_what_it_was_made_of(namespace: str, name: str, uid: str, number: int) -> None:
     subjects = Subjects("mlops")
