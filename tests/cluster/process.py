@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.waiting import eventually
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
+_FREEZE_WITHIN = 10.0
 _LOG_TAIL = 30  # lines shown when a process fails
 
 # The parent-death signal comes when the *thread* that forked ends (prctl(2)), and a caller's thread may be a short-lived one. This one
@@ -138,8 +139,9 @@ class Process:
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze it: sockets stay open, nothing answers."""
+        """Freeze it: sockets stay open, nothing answers. It has stopped when this returns; a thread may run on for a moment before."""
         self._signal(signal.SIGSTOP)
+        eventually(self._frozen, _FREEZE_WITHIN, f"{self.name} is frozen")
 
     def resume(self) -> None:
         """Let it go on."""
@@ -150,6 +152,10 @@ class Process:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def _frozen(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     def _wait(self, within: float) -> None:
         eventually(lambda: not self.alive, within, f"{self.name} ends")
