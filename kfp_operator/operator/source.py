@@ -2,7 +2,8 @@
 
 Event handlers see every event and write nothing to the cluster. They run in Kopf's thread (see `kopf_thread`), parse, and hand over in
 batches. When Kopf ends by itself, as it does on errors in a watch that it does not know, it is begun again; the store makes that
-cheap. Kopf does not say when it has seen everything, so the names of all objects are listed at the start and crossed off.
+cheap. Kopf does not say when it has seen everything, so it is told from outside: every watch was opened, which follows its list, and as
+many objects came as there were at the start; if fewer come, some were deleted meanwhile, and the names of all are compared.
 """
 
 import asyncio
@@ -108,7 +109,8 @@ class Source:
         self._paths = {kind.path(namespace) for kind in kinds for namespace in namespaces or ("",)}
         self._inbox: deque[_Message] = deque()
         self._scheduled = threading.Lock()
-        self._expected: dict[Key, str] = {}
+        self._expected = 0
+        self._seen: set[Key] = set()
         self._opened: set[str] = set()
         self._ever_opened: set[str] = set()
         self._progress = 0.0
@@ -144,13 +146,14 @@ class Source:
             try:
                 for kind in self._kinds:
                     await self._check_discovery(kind)
-                self._expected = await present(self._cluster, self._kinds, self._namespaces)
+                counts = [await self._cluster.count(kind, each) for kind in self._kinds for each in self._namespaces or ("",)]
             except ClusterError as error:
                 if self.trouble != str(error):
                     log.warning("Our resources cannot be watched yet: %s", error)
                 self.trouble = str(error)
             else:
-                self.trouble = f"{len(self._expected)} objects are being read"
+                self._expected = sum(counts)
+                self.trouble = f"{self._expected} objects are being read"
                 return True
             await _sleep_unless(stop, delay)
             delay = min(delay * 2, 10.0)
@@ -166,6 +169,7 @@ class Source:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
         self._opened.clear()
+        self._seen.clear()
         self._progress = loop.time()
         thread = KopfThread(self._registry(loop), self._namespaces, lambda error: _call(loop, _settle, ended, error))
         thread.start()
@@ -186,17 +190,17 @@ class Source:
         return ended.result() if ended.done() else None
 
     async def _look_again(self) -> None:
-        """Leave out of what is expected what was deleted meanwhile, and say what is missing."""
+        """Nothing comes any more: say what is missing, if something is."""
         try:
             exists = await present(self._cluster, self._kinds, self._namespaces)
         except ClusterError as error:
             self.trouble = str(error)
             self._progress = asyncio.get_running_loop().time()
             return
-        self._expected = {key: uid for key, uid in self._expected.items() if exists.get(key) == uid}
-        waiting = f"{len(self._expected)} objects are still to be read" if self._expected else ""
+        missing = len(exists.keys() - self._seen)
+        self._expected = len(self._seen) + missing
         unopened = ", ".join(sorted(self._paths - self._opened))
-        self.trouble = waiting or f"not watched yet: {unopened}"
+        self.trouble = f"{missing} objects are still to be read" if missing else f"not watched yet: {unopened}"
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         """Event handlers for our kinds and a login handler: nothing that writes to objects."""
@@ -273,29 +277,36 @@ class Source:
         match message:
             case _Seen(stored):
                 key = Key.of(stored)
-                self._expected.pop(key, None)
+                self._saw(key)
                 if self._store.put(stored):
                     self._changed(key)
             case _Deleted(key, uid):
-                self._expected.pop(key, None)
+                self._saw(key)
                 if self._store.drop(key, uid):
                     self._gone(key, uid)
             case _Invalid(key, why):
-                self._expected.pop(key, None)
+                self._saw(key)
                 self._invalid(key, why)
             case _Opened(path, listed):
                 self._opened.add(path)
                 if listed and path in self._ever_opened:
                     self._relisted()
                 self._ever_opened.add(path)
-        if not self.synced.is_set() or self.trouble:
+        if self.trouble:
             self._complete()
 
+    def _saw(self, key: Key) -> None:
+        if self.trouble:
+            self._seen.add(key)
+
     def _complete(self) -> bool:
-        """Whether everything has been seen; notes it the first time."""
-        if self._expected or self._opened != self._paths:
+        """Whether everything has been seen; notes it when it has."""
+        if not self.trouble:
+            return True
+        if len(self._seen) < self._expected or self._opened != self._paths:
             return False
         self.trouble = ""
+        self._seen.clear()
         self.synced.set()
         return True
 
