@@ -1,5 +1,6 @@
 """Carries out what `reconcile.pipeline` decides."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 STEPS = 30
 MAX_BACKOFF = 60.0
+UNCHECKED_AGAIN = 5.0
 
 ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str]]]
 
@@ -91,6 +93,8 @@ class PipelineController:
             self._desks.pop(f"{key.namespace}/{key.name}", None)
             self._versions.pop((key.namespace, key.name), None)
             return None
+        if self._store.get(Key.parse("Provider", pipeline.spec.provider)) and self._backends.check_of(pipeline.spec.provider) is None:
+            return UNCHECKED_AGAIN  # the Provider's first check wakes it
         desk = self._desks.setdefault(pipeline.metadata.full_name, Desk())
         if pipeline.metadata.deletion_timestamp is None:
             await self._refresh(pipeline, desk)
@@ -226,7 +230,7 @@ class PipelineController:
         if ref.key not in found:
             keys = ", ".join(sorted(found)) or "none"
             raise _NotYet("ConfigMapKeyNotFound", f"waits for key {ref.key} in ConfigMap {namespace}/{ref.name}, which has {keys}")
-        return ir.parse_text(found[ref.key], field=f"ConfigMap {namespace}/{ref.name}[{ref.key}]")
+        return await asyncio.to_thread(ir.parse_text, found[ref.key], field=f"ConfigMap {namespace}/{ref.name}[{ref.key}]")
 
     def _situation(self, pipeline: Pipeline, desk: Desk, source: Source) -> PipelineSituation:
         namespace, _, name = pipeline.spec.provider.partition("/")
@@ -241,7 +245,7 @@ class PipelineController:
             digest=digest(source.documents) if source.documents is not None else "",
             revisions=desk.revisions or (),
             in_use=self._in_use(pipeline),
-            known_at_provider=desk.ensured[1] if ensured else "",
+            known_at_provider=desk.ensured[1] if ensured else None,
             trouble=desk.trouble,
             now=self._now(),
             names=self._names,

@@ -37,6 +37,7 @@ STEPS = 100
 """Most steps in one go; a Run that needs more has a defect in its decisions."""
 MAX_BACKOFF = 60.0
 BUS_BACKOFF = 5.0
+UNCHECKED_AGAIN = 5.0
 
 
 @dataclass(slots=True)
@@ -88,6 +89,11 @@ class RunController:
         """The Run that a backend's update is about, if this process has looked at it."""
         return self._owners.get(submission)
 
+    @property
+    def undelivered(self) -> int:
+        """Runs with events that the bus has not taken."""
+        return sum(1 for flight in self._flights.values() if flight.known.bus_away_since is not None)
+
     def saw(self, uid: str, transition: int) -> None:
         """The projector read a run-status with this number."""
         flight = self._flights.get(uid)
@@ -106,7 +112,10 @@ class RunController:
         if flight is None:
             flight = self._flights[run.metadata.uid] = Flight()
         for _ in range(STEPS):
-            decision = decisions.decide(self._situation(run, flight))
+            situation = self._situation(run, flight)
+            if situation.provider is not None and self._backends.check_of(situation.provider.resource.metadata.full_name) is None:
+                return UNCHECKED_AGAIN  # the Provider's first check wakes it
+            decision = decisions.decide(situation)
             if decision.forget_published:
                 self._forget_published(flight.known)
             if decision.action is None:

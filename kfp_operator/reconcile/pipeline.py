@@ -57,8 +57,8 @@ class PipelineSituation:
     revisions: Sequence[KeptRevision]
     in_use: frozenset[str]
     """Versions that unfinished Runs are bound to or name."""
-    known_at_provider: str
-    """Provider id under which this process made the present version known, or empty."""
+    known_at_provider: str | None
+    """Provider id (backends without pipelines of their own have none: "") under which this process made the present version known."""
     trouble: str
     now: datetime
     names: Names
@@ -146,7 +146,7 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
         return PipelineDecision(AddFinalizer())
     if not any(r.version == s.source.version for r in s.revisions):
         return PipelineDecision(Keep(max((r.number for r in s.revisions), default=0) + 1))
-    if not s.known_at_provider:
+    if s.known_at_provider is None:
         if s.trouble:
             progress = conditions.progressing("ProviderRetrying", s.trouble, state=_syncing(pipeline))
             return _write(s, progress, _syncing(pipeline), s.trouble, then=EnsureAtProvider())
@@ -209,7 +209,7 @@ def _write(
         "conditions": conditions.apply(pipeline.status.conditions, wishes, generation=generation, now=s.now),
     }
     if sync is SyncState.SUCCEEDED:
-        update |= {"version": s.source.version, "provider_id": s.known_at_provider}
+        update |= {"version": s.source.version, "provider_id": s.known_at_provider or ""}
     status = pipeline.status.model_copy(update=update)
     if status != pipeline.status:
         return PipelineDecision(WritePipelineStatus(status), again=again if then is None else 0)

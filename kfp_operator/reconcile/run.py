@@ -239,7 +239,7 @@ def blocked(s: Situation) -> Blocker | None:
     if run.spec.provider and run.spec.provider != pipeline.spec.provider:
         return Blocker(
             "ProviderMismatch",
-            f"spec.provider: {run.spec.provider} is not {pipeline.spec.provider}, the provider of Pipeline {namespace}/{name}; leave it out",
+            f"spec.provider: {run.spec.provider} is not {pipeline.spec.provider}, which Pipeline {namespace}/{name} uses; leave it out",
             refused=True,
         )
     if version and version not in s.versions:

@@ -27,6 +27,7 @@ from kfp_operator.operator.run_controller import RunController
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, RunUpdate, StateChange, Submission
 from kfp_operator.reconcile.pipeline import KeptRevision
+from kfp_operator.reconcile.provider import Check
 from kfp_operator.reconcile.run import ProviderView
 from tests import builders
 from tests.doubles.bus import EPOCH, MemoryBus
@@ -326,6 +327,9 @@ class SimulatedBackends:
 
     def view(self, resource: ProviderResource | None) -> ProviderView | None:
         return ProviderView(resource, usable=True) if resource is not None else None
+
+    def check_of(self, name: str) -> Check | None:
+        return Check(1, ok=True, time=EPOCH)
 
     def settle(self, name: str, submission: str) -> None: ...
 

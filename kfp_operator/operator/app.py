@@ -1,0 +1,404 @@
+"""The one place that builds the operator and runs it.
+
+Every process connects to the API server and to NATS, serves health and metrics, and waits for the Lease. The leader then keeps the
+streams, watches our kinds, and lets workers and the projector act, each effect guarded by the Lease. It stops when it is told to, or
+when another process leads; nothing needs to be saved before, so it may also be killed.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any, Protocol
+
+from kfp_operator.api.names import Names
+from kfp_operator.errors import BusError, ClusterError, KfpOperatorError, LeadershipLost
+from kfp_operator.events.bus import Cursor
+from kfp_operator.events.jetstream import JetStreamBus
+from kfp_operator.events.streams import Streams
+from kfp_operator.events.subjects import Kind, Subjects
+from kfp_operator.operator import logging as logs
+from kfp_operator.operator import nats_server
+from kfp_operator.operator.backends import Backends
+from kfp_operator.operator.client import Cluster
+from kfp_operator.operator.credentials import Credentials, load_credentials
+from kfp_operator.operator.health import Check, Health
+from kfp_operator.operator.kube_events import EventRecorder
+from kfp_operator.operator.lease import Lease, pod_namespace
+from kfp_operator.operator.metrics import Metrics, Observed
+from kfp_operator.operator.objects import ClusterObjects, ClusterRevisions
+from kfp_operator.operator.opening import open_provider
+from kfp_operator.operator.outbox import Outbox
+from kfp_operator.operator.pipeline_controller import PipelineController
+from kfp_operator.operator.ports import utc_now
+from kfp_operator.operator.projector import DURABLE, AsyncioTimers, Projector
+from kfp_operator.operator.provider_controller import ProviderController
+from kfp_operator.operator.queue import QueueShutDown, WorkQueue
+from kfp_operator.operator.resources import Kinds
+from kfp_operator.operator.run_controller import RunController
+from kfp_operator.operator.source import Source
+from kfp_operator.operator.store import Key, Store
+from kfp_operator.operator.sweeper import Sweeper
+from kfp_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LEASE = "kfp-operator"
+CURSOR_EVERY = 15.0
+PROVIDERS_FIRST = 10.0
+"""Seconds that Providers get to be opened before Runs are looked at: else each would say that it waits for its Provider."""
+RECURSION = 40_000
+"""The API server stores JSON of up to 10 000 levels: one object with a parameter like that must not stop the list of all others."""
+STOP_WITHIN = 8.0
+"""Seconds that work in hand gets to end."""
+
+
+async def run(settings: Settings, *, kubeconfig: str | None = None, context: str | None = None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises KfpOperatorError for what keeps it from starting, LeadershipLost when another process has taken over.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    logs.configure(settings.log)
+    sys.setrecursionlimit(RECURSION)
+    found = await load_credentials(kubeconfig, context)
+    async with nats_server.serving(settings) as nats_settings:
+        await Operator(settings.model_copy(update={"nats": nats_settings}), found).run(stop)
+
+
+class Controller(Protocol):
+    """Reconciles objects of one kind."""
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take the object as far as it goes; seconds after which to look again, None: when something changes."""
+
+
+class Operator:
+    """All parts, built from the settings; `run` brings them to life."""
+
+    def __init__(self, settings: Settings, found: Credentials) -> None:
+        self._settings = settings
+        self._credentials = found
+        self.names = Names(settings.api_group)
+        self.kinds = Kinds(settings.api_group)
+        self.metrics = Metrics()
+        self.store = Store(self.names)
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.subjects = Subjects(settings.events.prefix)
+        self.bus = JetStreamBus(settings.nats)
+        self.streams = Streams(self.bus, self.subjects, settings.events)
+        self.cluster = Cluster(self._credentials, observe=self.metrics.count_request)
+        namespace = settings.leader_election.namespace or pod_namespace(self._credentials.endpoint.namespace)
+        self.lease = Lease(self.cluster, namespace=namespace, name=LEASE, duration=settings.leader_election.lease_duration)
+        self._leading = not settings.leader_election.enabled
+        self.recorder = EventRecorder(self.cluster, self.names, self.metrics)
+        self.health = Health(self.metrics, self._checks)
+        self._source: Source | None = None
+        self._build()
+
+    def _build(self) -> None:
+        settings, guard, now = self._settings, self.guard, utc_now
+        objects = ClusterObjects(self.cluster, self.kinds, guard)
+        revisions = ClusterRevisions(self.cluster, self.names, guard)
+        mode = settings.events.documented_content_mode if settings.events.documented_subject else None
+        outbox = Outbox(self.bus, self.subjects, mode=mode, metrics=self.metrics, guard=guard, now=now)
+        self.backends = Backends(lambda resource: open_provider(resource, settings), now=now, on_update=self._on_update)
+        self.pipelines = PipelineController(
+            store=self.store,
+            objects=objects,
+            revisions=revisions,
+            read_config_map=revisions.read_config_map,
+            backends=self.backends,
+            recorder=self.recorder,
+            guard=guard,
+            now=now,
+            names=self.names,
+            wake=self.queue.add,
+        )
+        self.providers = ProviderController(
+            store=self.store,
+            objects=objects,
+            backends=self.backends,
+            recorder=self.recorder,
+            guard=guard,
+            now=now,
+            names=self.names,
+            wake=self.queue.add,
+        )
+        self.runs = RunController(
+            store=self.store,
+            objects=objects,
+            revisions=revisions,
+            versions_of=self.pipelines.versions_of,
+            backends=self.backends,
+            outbox=outbox,
+            recorder=self.recorder,
+            metrics=self.metrics,
+            guard=guard,
+            now=now,
+            names=self.names,
+            artifact_deadline=timedelta(seconds=settings.events.artifact_deadline),
+        )
+        self.projector = Projector(
+            subjects=self.subjects,
+            store=self.store,
+            objects=objects,
+            outbox=outbox,
+            metrics=self.metrics,
+            guard=guard,
+            now=now,
+            timers=AsyncioTimers(),
+            names=self.names,
+            replay_window=timedelta(seconds=settings.events.replay_window),
+            saw=self.runs.saw,
+            wake=self.queue.add,
+        )
+        self.metrics.observe(
+            Observed(
+                runs=self.store.runs_by_state,
+                queue_depth=lambda: len(self.queue),
+                queue_delayed=lambda: self.queue.delayed,
+                outbox=lambda: self.runs.undelivered,
+                nats_connected=lambda: self.bus.connected,
+                leader=lambda: self._leading and self.lease.is_leader if settings.leader_election.enabled else self._leading,
+            )
+        )
+
+    def guard(self) -> None:
+        """Raise LeadershipLost unless this process may act."""
+        if self._settings.leader_election.enabled:
+            self.lease.guard()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.cluster)
+            await stack.enter_async_context(self.bus)
+            await stack.enter_async_context(self.health.serving(self._settings.http.port))
+            log.info("API server: %s (%s)", self.cluster.server, self._credentials.endpoint.origin)
+            if self._settings.leader_election.enabled:
+                acquired = asyncio.Event()
+                waiting = asyncio.create_task(self._acquire(acquired), name="lease")
+                first = await _first(acquired, stop)
+                waiting.cancel()
+                if first is stop:
+                    return
+            self._leading = True
+            try:
+                await self._lead(stop)
+            finally:
+                self._leading = False
+
+    async def _acquire(self, acquired: asyncio.Event) -> None:
+        await self.lease.acquire()
+        acquired.set()
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """Act, until `stop` is set or a part fails."""
+        kinds, namespaces, metrics = self.kinds.all, self._settings.namespaces, self.metrics
+        sweeper = Sweeper(self.cluster, self.store, kinds=kinds, namespaces=namespaces, gone=self._on_gone, metrics=metrics)
+        source = Source(
+            self._credentials,
+            self.cluster,
+            self.store,
+            names=self.names,
+            kinds=kinds,
+            namespaces=namespaces,
+            changed=self._on_change,
+            gone=self._on_gone,
+            relisted=sweeper.soon,
+            invalid=self._on_invalid,
+            metrics=metrics,
+        )
+        self._source = source
+        stop_source, workers = asyncio.Event(), list[asyncio.Task[None]]()
+        async with self._tending() as tasks, self.recorder.running():
+            tasks.start(self.streams.run(), "streams")
+            if self._settings.leader_election.enabled:
+                tasks.start(self.lease.hold(), "lease")
+            watching = tasks.start(source.run(stop_source), "watch")
+            try:
+                if await _first(source.synced, stop, tasks.failed) is source.synced:
+                    await self._providers_first()
+                    log.info("this process leads and has seen %d objects", len(self.store))
+                    workers += [asyncio.create_task(self._work(), name=f"worker {n}") for n in range(self._settings.workers)]
+                    tasks.start(self._project(), "projector")
+                    tasks.start(self._keep_cursor(), "cursor")
+                    tasks.start(sweeper.run(), "sweeper")
+                    await _first(stop, tasks.failed)
+            finally:
+                self.queue.shutdown()
+                if workers:
+                    _, busy = await asyncio.wait(workers, timeout=STOP_WITHIN)
+                    for worker in busy:
+                        worker.cancel()
+                stop_source.set()
+                await asyncio.wait({watching}, timeout=STOP_WITHIN)
+                await self.backends.close_all()
+        if self._settings.leader_election.enabled:
+            await self.lease.release()
+
+    @asynccontextmanager
+    async def _tending(self) -> AsyncIterator["_Tasks"]:
+        tasks = _Tasks()
+        try:
+            yield tasks
+        finally:
+            await tasks.end()
+        tasks.raise_failure()
+
+    # What happens
+
+    def _on_change(self, key: Key) -> None:
+        self.queue.add(key)
+        if key.kind != "Run":
+            for user in self.store.referring(key):
+                self.queue.add(user)
+
+    def _on_gone(self, key: Key, uid: str) -> None:
+        if key.kind == "Run":
+            self.runs.gone(uid)
+        self._on_change(key)
+
+    def _on_invalid(self, key: Key, why: str) -> None:
+        """An object that the CRD lets pass and the model does not: the CRDs are of another version."""
+        log.error("%s cannot be read and is left alone; are the CRDs those of this version? %s", key, why)
+
+    def _on_update(self, submission: str) -> None:
+        key = self.runs.owner(submission)
+        if key is not None:
+            self.queue.add(key)
+
+    # What is done
+
+    async def _providers_first(self) -> None:
+        async def open_(key: Key) -> None:
+            with suppress(KfpOperatorError):  # the worker that comes to it later retries and says so
+                await self.providers.reconcile(key)
+
+        tasks = [asyncio.create_task(open_(key)) for key in self.store.keys("Provider")]
+        if tasks:
+            await asyncio.wait(tasks, timeout=PROVIDERS_FIRST)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        controllers: dict[str, Controller] = {"Provider": self.providers, "Pipeline": self.pipelines, "Run": self.runs}
+        while True:
+            try:
+                key = await self.queue.get()
+            except QueueShutDown:
+                return
+            began, result = loop.time(), "success"
+            try:
+                again = await controllers[key.kind].reconcile(key)
+                self.queue.forget(key)
+                if again is not None:
+                    result = "requeue"
+                    self.queue.add_after(key, again)
+            except LeadershipLost as error:
+                result = "error"
+                log.warning("%s is put off: %s", key, error)
+                self.queue.retry(key)
+            except ClusterError as error:
+                result = "conflict" if error.status == 409 else "error"
+                delay = self.queue.retry(key, at_least=getattr(error, "after", None) or 0.0)
+                log.info("%s is tried again in %.1f s: %s", key, delay, error)
+            except Exception:
+                result = "error"
+                delay = self.queue.retry(key)
+                log.exception("%s failed, it is tried again in %.1f s; please report this", key, delay)
+            finally:
+                self.queue.done(key)
+                self.metrics.reconcile.labels(kind=key.kind, result=result).inc()
+                self.metrics.reconcile_time.labels(kind=key.kind).observe(loop.time() - began)
+
+    async def _project(self) -> None:
+        subjects = [self.subjects.pattern(Kind.RUN_STATUS), self.subjects.pattern(Kind.RUN_COMPLETION)]
+        async for delivery in self.bus.consume(self.subjects.stream("runs"), DURABLE, subjects=subjects, resume=self._cursor):
+            await self.projector.accept(delivery)
+
+    def _cursor(self) -> Cursor | None:
+        """Where the projector got to, from the Lease: for a consumer that was deleted."""
+        try:
+            kept = json.loads(self.lease.get_annotations()[self._cursor_name])
+            return Cursor(created=str(kept["created"]), sequence=int(kept["sequence"]))
+        except (KeyError, ValueError, TypeError):
+            return None
+
+    @property
+    def _cursor_name(self) -> str:
+        return f"{self.names.group}/cursor-{DURABLE}"
+
+    async def _keep_cursor(self) -> None:
+        while True:
+            await asyncio.sleep(CURSOR_EVERY)
+            with suppress(BusError):  # its absence only means that more is read again
+                cursor = await self.bus.cursor(self.subjects.stream("runs"), DURABLE)
+                if cursor is not None and cursor != self._cursor():
+                    kept = json.dumps({"created": cursor.created, "sequence": cursor.sequence})
+                    self.lease.set_annotations({self._cursor_name: kept})
+
+    def _checks(self) -> Mapping[str, Check]:
+        """What readiness depends on. A standby is ready."""
+        checks = {"nats": Check(self.bus.connected and not self.bus.last_error, self.bus.last_error or "connected")}
+        if self._leading:
+            checks["streams"] = Check(not self.streams.problem, self.streams.problem or "as they should be")
+            trouble = self._source.trouble if self._source is not None else "not begun"
+            checks["watch"] = Check(not trouble, trouble or "all objects are seen")
+        if self._settings.leader_election.enabled:
+            role = "leads" if self._leading and self.lease.is_leader else "waits for the Lease"
+            checks["lease"] = Check(not self.lease.trouble, self.lease.trouble or role)
+        return checks
+
+
+async def _first(*events: asyncio.Event) -> asyncio.Event:
+    """Wait for any of them; the first in the order given of those that are set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return next(event for event in events if event.is_set())
+
+
+class _Tasks:
+    """Tasks that run as long as the leader leads; the first that fails ends it."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Begin a task."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._failure = self._failure or error
+        self.failed.set()
+
+    async def end(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def raise_failure(self) -> None:
+        """Raise what the first failed task raised."""
+        if self._failure is not None:
+            raise self._failure

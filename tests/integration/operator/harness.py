@@ -1,0 +1,243 @@
+"""Runs the operator as a user does, as a process of its own, on a real API server, a real NATS server and real kfp."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from kfp_operator.api.names import Names
+from kfp_operator.api.run import Run
+from tests.cluster import Cluster, NatsServer
+from tests.cluster.ports import free_port
+from tests.waiting import eventually
+
+NAMES = Names()
+SCENARIO = yaml.safe_load((Path(__file__).parents[2] / "data" / "pipelines" / "scenario.yaml").read_text())
+API_VERSION = NAMES.api_version
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, *, nats: str, fault: str = "", **settings: Any) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.log = folder / "operator.log"
+        self._config = folder / "config.yaml"
+        self._kubeconfig = kubeconfig
+        self.fault = fault
+        self._process: subprocess.Popen[bytes] | None = None
+        document: dict[str, Any] = {
+            "stateDir": str(folder / "state"),
+            "nats": {"servers": [nats]},
+            "http": {"port": self.port},
+            "leaderElection": {"leaseDuration": 6},
+            "log": {"level": "debug"},
+        }
+        self._config.write_text(yaml.safe_dump(document | settings))
+
+    def start(self) -> Self:
+        """Start the process; does not wait."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KFPOP_")}
+        if self.fault:
+            environment["KFPOP_TEST_FAULT"] = self.fault
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # its own session: nothing that tests signal reaches its runs by accident
+                [sys.executable, "-m", "kfp_operator", "run", "--config", str(self._config), "--kubeconfig", str(self._kubeconfig)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        return self
+
+    def wait_ready(self, within: float = 30) -> Self:
+        """Wait until it leads, sees all objects and is connected."""
+        eventually(lambda: self.readiness()[0] == 200, within, f"the operator is ready\n{self.tail()}")
+        return self
+
+    def readiness(self) -> tuple[int, str]:
+        """Code and body of /readyz; 0 while nothing answers."""
+        return self._get("/readyz")
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of /metrics; 0 when it is not there."""
+        wanted = name + ("{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "}" if labels else "")
+        return next(
+            (float(line.rpartition(" ")[2]) for line in self._get("/metrics")[1].splitlines() if line.startswith(wanted + " ")), 0.0
+        )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self._signal(signal.SIGKILL)
+        self.wait_end()
+
+    def stop(self, within: float = 30) -> int:
+        """SIGTERM; the exit code."""
+        self._signal(signal.SIGTERM)
+        return self.wait_end(within)
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def wait_end(self, within: float = 30) -> int:
+        """The exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait(within)
+
+    def restart(self, fault: str = "") -> Self:
+        """Start a new process on the same settings, after the old one ended."""
+        self.fault = fault
+        return self.start()
+
+    def close(self) -> None:
+        """End it, whatever it does, and what it left running."""
+        if self.alive:
+            self.thaw()
+            self.kill()
+        end_runs(self.folder)
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def _get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+
+def end_runs(folder: Path) -> None:
+    """Kill the process groups of local runs whose work folder lies below `folder`."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in command:
+                os.killpg(int(entry.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue
+
+
+@dataclass
+class Bench:
+    """A namespace with a Provider and a Pipeline, and what tests ask of it."""
+
+    cluster: Cluster
+    namespace: str
+    nats: NatsServer
+    folder: Path
+    operators: list[Operator] = field(default_factory=list)
+
+    def operator(self, name: str = "operator", *, fault: str = "", nats: str = "", **settings: Any) -> Operator:
+        """A new operator of this namespace, not started."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        lease = {"leaseDuration": 6, "namespace": self.namespace}
+        usual = {"namespaces": [self.namespace], "leaderElection": lease}
+        made = Operator(self.cluster.kubeconfig, folder, nats=nats or self.nats.url, fault=fault, **(usual | settings))
+        self.operators.append(made)
+        return made
+
+    def apply(self, *documents: Mapping[str, Any]) -> None:
+        self.cluster.apply(*documents, namespace=self.namespace)
+
+    def provider(self, **spec: Any) -> dict[str, Any]:
+        return {"apiVersion": API_VERSION, "kind": "Provider", "metadata": {"name": "local"}, "spec": {"type": "local", **spec}}
+
+    def pipeline(self, **changes: Any) -> dict[str, Any]:
+        spec = {"provider": f"{self.namespace}/local", "pipelineSpec": SCENARIO["spec"]["pipelineSpec"]} | changes
+        return {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "scenario"}, "spec": spec}
+
+    def run(self, name: str, mode: str = "succeed", *, parameters: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+        given = {"mode": mode} | dict(parameters or {})
+        listed = [{"name": k, "value": v} for k, v in given.items()]
+        document = {"pipeline": "scenario", "parameters": listed, "artifacts": [{"name": "model", "path": "act:model"}]} | spec
+        return {"apiVersion": API_VERSION, "kind": "Run", "metadata": {"name": name}, "spec": document}
+
+    def prepare(self, **provider: Any) -> None:
+        """Apply Provider and Pipeline, and wait until they are ready."""
+        self.apply(self.provider(**provider), self.pipeline())
+        self.cluster.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", "mlprv/local", "mlp/scenario", "--timeout=60s")
+
+    def get(self, name: str) -> Run | None:
+        found = self.cluster.get("mlr", name, self.namespace)
+        return Run.parse(found) if found is not None else None
+
+    def wait(self, name: str, state: str, within: float = 60) -> Run:
+        """The Run, once its status shows the state."""
+
+        def there() -> Run | None:
+            run = self.get(name)
+            return run if run is not None and run.status.state == state else None
+
+        try:
+            return eventually(there, within, f"Run {name} is {state}")
+        except AssertionError as error:
+            run = self.get(name)
+            status = json.dumps(run.status.to_json(), indent=1) if run is not None else "no such Run"
+            logs = "\n".join(o.tail(25) for o in self.operators)
+            raise AssertionError(f"{error}\n{status}\n{logs}") from None
+
+    def released(self, name: str, within: float = 20) -> Run:
+        """The Run, once it is settled and without our finalizer."""
+
+        def there() -> Run | None:
+            run = self.get(name)
+            return run if run is not None and NAMES.completed in run.metadata.labels and not run.metadata.finalizers else None
+
+        return eventually(there, within, f"Run {name} is released")
+
+    def condition(self, resource: str, name: str, type_: str) -> dict[str, Any] | None:
+        found = self.cluster.get(resource, name, self.namespace) or {}
+        return next((c for c in found.get("status", {}).get("conditions", []) if c["type"] == type_), None)
+
+    def wait_reason(self, resource: str, name: str, reason: str, within: float = 30) -> dict[str, Any]:
+        """The Ready condition, once it has the reason."""
+
+        def there() -> dict[str, Any] | None:
+            found = self.condition(resource, name, "Ready")
+            return found if found is not None and found["reason"] == reason else None
+
+        return eventually(there, within, f"{resource} {name} says {reason}")
+
+    def close(self) -> None:
+        for operator in self.operators:
+            operator.close()
