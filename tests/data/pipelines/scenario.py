@@ -6,7 +6,6 @@ from kfp import dsl
 @dsl.component(install_kfp_package=False)
 def act(mode: str, wait_for: str, size: int, model: dsl.Output[dsl.Model]) -> str:
     """Succeed, raise, exit, hang until a file exists, or print."""
-    import os
     import pathlib
     import sys
     import time
@@ -20,7 +19,7 @@ def act(mode: str, wait_for: str, size: int, model: dsl.Output[dsl.Model]) -> st
             sys.stdout.write("x" * 1023 + "\n")
     if mode in ("hang", "wait"):
         limit = time.monotonic() + 120
-        while time.monotonic() < limit and not os.path.exists(wait_for):
+        while time.monotonic() < limit and not pathlib.Path(wait_for).exists():
             time.sleep(0.05)
     pathlib.Path(model.path).write_text("weights")
     model.metadata["accuracy"] = 0.93

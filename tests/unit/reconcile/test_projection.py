@@ -1,0 +1,129 @@
+"""What an event means for a Run's status."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from kfp_operator.api.conditions import find
+from kfp_operator.api.run import Run
+from kfp_operator.api.states import RunState, SyncState
+from kfp_operator.reconcile.projection import HISTORY, project
+from kfp_operator.schemas import Artifact, RunCompletion, RunStatus
+from tests import builders as b
+
+USUAL = {"provider": "mlops/local", "pipeline_name": "team/train", "run_name": "team/train-1", "run_uid": "uid-1", "run_id": "backend-1"}
+
+
+def told(state: str, transition: int, **changes: Any) -> RunStatus:
+    return RunStatus(**{**USUAL, "state": state, "transition": transition, "time": b.at(transition), **changes})
+
+
+def ended(state: str = "succeeded", **changes: Any) -> RunCompletion:
+    status = "succeeded" if state == "succeeded" else "failed"
+    return RunCompletion(
+        **{
+            **USUAL,
+            "state": state,
+            "status": status,
+            "run_start_time": b.at(2),
+            "run_end_time": b.at(9),
+            "pipeline_version": b.VERSION,
+            **changes,
+        }
+    )
+
+
+def after(*events: RunStatus | RunCompletion, run: Run | None = None) -> tuple[Run, list[str]]:
+    """The Run after the events, and what became of each."""
+    subject, fates = run or b.run(bound=True), []
+    for event in events:
+        made = project(subject, event, names=b.NAMES, now=b.at(20))
+        fates.append(made.disposition)
+        subject = subject.model_copy(update={"status": made.status})
+    return subject, fates
+
+
+def condition(run: Run, type_: str) -> str:
+    found = find(run.status.conditions, type_)
+    return found.status if found is not None else "-"
+
+
+def test_the_first_event_makes_a_run_synchronized() -> None:
+    run, _ = after(told("queued", 1))
+    assert run.status.synchronization_state is SyncState.SUCCEEDED
+    assert (run.status.provider_id, run.status.provider, run.status.pipeline_version) == ("backend-1", "mlops/local", b.VERSION)
+    assert (condition(run, "Synchronized"), condition(run, "Ready"), condition(run, "Succeeded"), condition(run, "Completed")) == (
+        "True",
+        "True",
+        "Unknown",
+        "False",
+    )
+
+
+def test_only_the_completion_ends_a_run() -> None:
+    run, _ = after(told("queued", 1), told("running", 2), told("succeeded", 3))
+    assert (run.status.state, run.status.transition, run.status.completion_state) == (RunState.RUNNING, 3, None)
+    run, _ = after(ended(artifacts=[Artifact(name="model", location="/m")]), run=run)
+    assert (run.status.state, run.status.completion_state) == (RunState.SUCCEEDED, "Succeeded")
+    assert [a.location for a in run.status.artifacts] == ["/m"]
+    assert (condition(run, "Succeeded"), condition(run, "Completed"), condition(run, "Ready")) == ("True", "True", "True")
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_run_that_did_not_succeed_says_so_in_every_condition(state: str) -> None:
+    run, _ = after(told("running", 1), ended(state, message="boom", failed_task="fit"))
+    assert (run.status.completion_state, run.status.message, run.status.failed_task) == ("Failed", "boom", "fit")
+    assert (condition(run, "Succeeded"), condition(run, "Completed"), condition(run, "Ready"), condition(run, "Stalled")) == (
+        "False",
+        "True",
+        "False",
+        "True",
+    )
+
+
+def test_a_run_that_never_reached_the_backend_is_not_synchronized() -> None:
+    run, _ = after(ended("failed", run_id="", run_start_time=None, message="refused"))
+    assert (run.status.synchronization_state, condition(run, "Synchronized")) == (SyncState.FAILED, "False")
+
+
+def test_any_order_of_delivery_with_repeats_ends_the_same() -> None:
+    events = [told("queued", 1), told("running", 2), told("succeeded", 3), ended()]
+    wanted = None
+    for order in itertools.permutations(events):
+        run, _ = after(*order, *order)
+        summary = (run.status.state, run.status.completion_state, run.status.provider_id, condition(run, "Completed"))
+        assert wanted in (None, summary)
+        wanted = summary
+
+
+def test_what_is_old_or_of_another_run_changes_nothing() -> None:
+    run, _ = after(told("queued", 1), told("running", 2))
+    assert after(told("queued", 1), run=run)[1] == ["duplicate"]
+    assert after(told("running", 3, run_uid="other"), run=run)[1] == ["foreign"]
+    done, _ = after(ended(), run=run)
+    assert after(told("running", 7), run=done)[1] == ["stale"]
+    assert after(ended(), run=done)[1] == ["duplicate"]
+    assert after(ended("failed"), run=done)[0] == done
+
+
+def test_a_later_attempt_reopens_a_settled_run() -> None:
+    done, _ = after(told("running", 1), ended("failed", message="boom"))
+    run, fates = after(told("running", 3, attempt=2), run=done)
+    assert fates == ["applied"]
+    assert (run.status.attempt, run.status.completion_state, run.status.end_time) == (2, None, None)
+    assert after(ended("succeeded", attempt=1), run=run)[1] == ["stale"]
+    run, _ = after(ended("succeeded", attempt=2), run=run)
+    assert run.status.completion_state == "Succeeded"
+
+
+def test_history_keeps_the_last_states() -> None:
+    run, _ = after(*(told("running" if n % 2 else "warning", n) for n in range(1, 40)))
+    assert [h.time for h in run.status.history] == [b.at(n) for n in range(40 - HISTORY, 40)]
+
+
+def test_a_run_that_is_being_deleted_says_so_until_its_end() -> None:
+    run, _ = after(told("stopping", 2), run=b.run(bound=True, deleted=0))
+    assert (run.status.synchronization_state, condition(run, "Reconciling")) == (SyncState.DELETING, "True")
+    run, _ = after(ended("stopped"), run=run)
+    assert condition(run, "Completed") == "True"
