@@ -12,6 +12,7 @@ import logging
 import random
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ REQUEST_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 3
 _LOOK = 1.0  # seconds; nats-py tells of a close only after it flushed to a peer that may be frozen
 _HEADER_OVERHEAD = 16
+_VIOLATION_SECONDS = 60.0
 
 
 class NoResponders(BusUnavailable):
@@ -87,7 +89,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._error = "not started"
         self._seen: Exception | None = None
-        self._violation = ""
+        self._violation = ("", 0.0)
         self.server_version = ""
         """Of the last server seen, as ``2.11.4``."""
 
@@ -98,8 +100,8 @@ class Connection:
 
     @property
     def last_error(self) -> str:
-        """Why there is no connection, or what the server last forbade; empty when all is well."""
-        return self._violation if self.connected else self._error
+        """Why there is no connection, or what the server forbade within the last minute; empty when all is well."""
+        return self._forbidden() if self.connected else self._error
 
     async def __aenter__(self) -> Self:
         self._error = "connecting"
@@ -177,7 +179,7 @@ class Connection:
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"{subject}: nobody answers there") from error
         except nats.errors.TimeoutError as error:
-            hint = f"; the server said: {self._violation}" if self._violation else ""
+            hint = f"; the server said: {forbidden}" if (forbidden := self._forbidden()) else ""
             raise BusUnavailable(f"{subject}: no answer within {REQUEST_TIMEOUT:g} s{hint}") from error
         except (nats.errors.BadSubjectError, nats.errors.BadHeaderError, nats.errors.MaxPayloadError) as error:
             raise BusError(f"{subject}: {error}") from error
@@ -224,7 +226,7 @@ class Connection:
                 link.closed.set_result(None)
 
     async def _connect(self, client: Client, closed: "asyncio.Future[None]") -> None:
-        self._violation = ""
+        self._violation = ("", 0.0)
         self._seen = None
         settings = self._settings
         tls = await asyncio.to_thread(_tls_context, settings)
@@ -233,8 +235,8 @@ class Connection:
         async def on_error(error: Exception) -> None:
             text = str(error)
             if "permissions violation" in text.lower():
-                self._violation = text.removeprefix("nats: ")
-                _log.warning("NATS: %s", self._violation)
+                self._violation = (text.removeprefix("nats: "), time.monotonic())
+                _log.warning("NATS: %s", self._violation[0])
             self._seen = error
 
         async def on_closed() -> None:
@@ -270,6 +272,11 @@ class Connection:
         version = client.connected_server_version
         self.server_version = f"{version.major}.{version.minor}.{version.patch}"
 
+    def _forbidden(self) -> str:
+        """What the server forbade lately: it does not say when that has been mended."""
+        text, at = self._violation
+        return text if time.monotonic() - at < _VIOLATION_SECONDS else ""
+
     def _reason(self, error: Exception) -> str:
         if isinstance(error, nats.errors.NoServersError | TimeoutError) and self._seen is not None:
             error = self._seen
@@ -282,7 +289,8 @@ def _hosts(servers: list[str]) -> str:
 
 
 def _describe(error: Exception) -> str:
-    return str(error).removeprefix("nats: ").strip("'\"") or type(error).__name__
+    text = str(error).removeprefix("nats: ").strip("'\"")
+    return text or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _require_tls(client: Client, secure: bool) -> None:
