@@ -265,6 +265,7 @@ class Operator:
     def _on_gone(self, key: Key, uid: str) -> None:
         if key.kind == "Run":
             self.runs.gone(uid)
+            self.projector.forget(uid)
         self._on_change(key)
 
     def _on_invalid(self, key: Key, why: str) -> None:

@@ -19,7 +19,7 @@ from kfp_operator.api.clip import clip
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import Run, RunStatus
 from kfp_operator.api.states import RunState
-from kfp_operator.errors import BusError, ClusterError, Conflict, EventError, NotFound, Unprocessable
+from kfp_operator.errors import BusError, ClusterError, Conflict, EventError, LeadershipLost, NotFound, Unprocessable
 from kfp_operator.events import envelope
 from kfp_operator.events.bus import Delivery
 from kfp_operator.events.subjects import Subjects
@@ -203,12 +203,12 @@ class Projector:
                 self._guard()
                 await self._apply(uid, buffer, taken)
                 await self._copy(taken)
-        except (ClusterError, BusError) as error:
-            buffer.failures += 1
-            delay = min(0.5 * 2.0**buffer.failures, MAX_BACKOFF)
-            log.info("the status of Run %s/%s is written again in %.1f s: %s", buffer.key.namespace, buffer.key.name, delay, error)
-            buffer.flushing = False
-            self._plan(uid, buffer, delay)
+        except (ClusterError, BusError, LeadershipLost) as error:
+            self._again(uid, buffer, str(error))
+            return
+        except Exception as error:
+            log.exception("the events of %s could not be projected; please report this", buffer.key)
+            self._again(uid, buffer, repr(error))
             return
         finally:
             buffer.flushing = False
@@ -223,6 +223,18 @@ class Projector:
             self._plan(uid, buffer, 0.0 if final else self._wait(buffer))
         elif any(isinstance(e, RunCompletion) for e in taken):
             self._buffers.pop(uid, None)
+
+    def _again(self, uid: str, buffer: Buffer, why: str) -> None:
+        buffer.failures += 1
+        delay = min(0.5 * 2.0**buffer.failures, MAX_BACKOFF)
+        log.info("the status of %s is written again in %.1f s: %s", buffer.key, delay, why)
+        self._plan(uid, buffer, delay)
+
+    def forget(self, uid: str) -> None:
+        """The Run is gone."""
+        buffer = self._buffers.get(uid)
+        if buffer is not None and not buffer.events:
+            del self._buffers[uid]
 
     async def _apply(self, uid: str, buffer: Buffer, events: list[Event]) -> None:
         ordered = sorted(events, key=_order)
