@@ -15,6 +15,7 @@ from kfp_operator.api.names import DEFAULT_GROUP
 from kfp_operator.cli.report import Finding, fail, ok, warn
 from kfp_operator.cli.target import Target
 from kfp_operator.errors import ClusterError, ClusterUnavailable, Forbidden, NotFound
+from kfp_operator.operator.lease import pod_namespace
 from kfp_operator.operator.permissions import Permission, Scope, permissions
 from kfp_operator.operator.resources import CUSTOM_RESOURCE_DEFINITIONS, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS, Resource
 from kfp_operator.settings import Settings
@@ -174,12 +175,13 @@ def _foreign(name: str, remedy: str) -> str:
 
 
 async def _check_permissions(target: Target, settings: Settings) -> Finding:
+    own = target.cluster.credentials.endpoint.namespace
     needed = permissions(target.kinds, leader_election=settings.leader_election.enabled)
     asked = [
         (permission, verb, namespace)
         for permission in needed
         for verb in permission.verbs
-        for namespace in _namespaces(permission, settings)
+        for namespace in _namespaces(permission, settings, own)
     ]
     try:
         answers = await asyncio.gather(*(_allowed(target, permission, verb, namespace) for permission, verb, namespace in asked))
@@ -196,13 +198,13 @@ async def _check_permissions(target: Target, settings: Settings) -> Finding:
     return ok("permissions", f"{user} may do all of the {len(asked)} things that the operator does")
 
 
-def _namespaces(permission: Permission, settings: Settings) -> Sequence[str]:
-    """Namespaces to ask about; "" stands for all of them."""
+def _namespaces(permission: Permission, settings: Settings, own: str) -> Sequence[str]:
+    """Namespaces to ask about; "" stands for all of them. `own`: the namespace of the credentials."""
     match permission.scope:
         case Scope.SERVED:
             return sorted({*settings.namespaces, *settings.provider_namespaces}) if settings.namespaces else [""]
         case Scope.LEASE:
-            return [settings.leader_election.namespace or "default"]
+            return [settings.leader_election.namespace or pod_namespace(own)]
         case Scope.CLUSTER:
             return [""]
 

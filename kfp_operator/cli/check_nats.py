@@ -18,7 +18,6 @@ from kfp_operator.settings import Settings
 LEAST_VERSION = (2, 11)
 """nats-server with message TTL (Nats-TTL), which run-status events need."""
 SKEW = 5.0
-_PATIENCE = 5.0
 
 
 async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
@@ -35,7 +34,7 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
         return
     async with JetStreamBus(servers) as bus:
         try:
-            await feed.connected(bus, _PATIENCE)
+            await feed.connected(bus)
         except BusUnavailable as error:
             if not settings.nats.servers:
                 yield warn("NATS", f"the private server is not running ({error})", "kfp-operator run starts it again")

@@ -38,7 +38,7 @@ def doctor(
     """
     from rich.console import Console
 
-    settings = options.settings(config, namespaces=namespace, nats={"servers": nats} if nats else None, state_dir=state_dir)
+    settings = options.settings(config, namespaces=namespace or None, nats=options.nats_flags(nats), state_dir=state_dir)
     if asyncio.run(_examine(settings, kubeconfig, context, Console())):
         raise typer.Exit(ExitCode.FAILED)
 

@@ -60,7 +60,7 @@ def watch(
     if status_only and completions:
         raise typer.BadParameter("--status-only and --completions exclude each other", param_hint="--completions")
     start = _start(since)
-    settings = options.settings(config, nats={"servers": nats} if nats else None, state_dir=state_dir)
+    settings = options.settings(config, nats=options.nats_flags(nats), state_dir=state_dir)
     kinds = ["run-status"] * (not completions) + ["run-completion"] * (not status_only)
     try:
         asyncio.run(_watch(settings, kinds, namespace, run, start, output, count))

@@ -22,9 +22,9 @@ from kfp_operator.events.connection import Backoff
 from kfp_operator.events.jetstream import JetStreamBus
 from kfp_operator.settings import NatsSettings, Settings
 
-CONNECT_WITHIN = 10.0
+CONNECT_WITHIN = 5.0
 """Seconds for the first connection; later ones are waited for without end."""
-_HEARTBEAT = 5.0
+_HEARTBEAT = 2.0
 _INACTIVE = 30.0  # seconds after which the server forgets a consumer whose reader vanished
 _NANOSECONDS = 1_000_000_000
 

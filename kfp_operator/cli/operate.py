@@ -57,18 +57,18 @@ def run(
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
-    It needs the CustomResourceDefinitions (kfp-operator crds), and NATS with JetStream: outside a cluster, it starts its own if none is set.
+    It needs the CustomResourceDefinitions (kfp-operator crds) and NATS with JetStream; outside a cluster it starts its own if none is set.
     Runs of type local go on when it stops, and are adopted when it starts again.
     """
     import asyncio
 
     settings = options.settings(
         config,
-        namespaces=namespace,
-        nats={"servers": nats} if nats else None,
+        namespaces=namespace or None,
+        nats=options.nats_flags(nats),
         state_dir=state_dir,
-        log={name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None},
-        http={"port": http_port} if http_port is not None else None,
+        log={"format": log_format, "level": log_level},
+        http={"port": http_port},
     )
     from kfp_operator.operator import app
 

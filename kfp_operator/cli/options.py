@@ -106,7 +106,12 @@ def pair(what: str) -> Callable[[str], tuple[str, str]]:
 
 
 def settings(config: Path | None, **flags: Any) -> "Settings":
-    """The settings from file, environment and those flags that were given. ConfigurationError says what is wrong with them."""
+    """The settings from file, environment and flags, of which None was not given. ConfigurationError says what is wrong with them."""
     from kfp_operator.settings import load
 
-    return load(config, {name: value for name, value in flags.items() if value})
+    return load(config, flags)
+
+
+def nats_flags(servers: list[str] | None) -> dict[str, Any]:
+    """``--nats`` as a setting."""
+    return {"servers": servers or None}
