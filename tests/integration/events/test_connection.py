@@ -124,6 +124,7 @@ async def test_every_event_is_stored_once_over_several_kills(nats: NatsServer) -
             await asyncio.to_thread(nats.kill)
             await asyncio.to_thread(nats.start)
         await asyncio.gather(*work)
+        await holds(bus, 300)
         assert await bus.last_sequence("kfp-operator-runs") == 300
 
 
