@@ -77,7 +77,7 @@ class Bus(Protocol):
         """
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The newest message stored on the subject."""
+        """The newest message stored on the subject, which may hold wildcards."""
 
     async def delete(self, stream: str, sequence: int) -> None:
         """Remove one message; fine when it is gone."""

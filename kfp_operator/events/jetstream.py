@@ -118,7 +118,7 @@ class JetStreamBus:
         return int(answer["seq"])
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
-        """The newest message stored on the subject (see `Bus`); asked of the stream's leader, so what was acknowledged is seen."""
+        """The newest message on the subject (see `Bus`); asked of the stream's leader, so what was acknowledged is seen."""
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         except ApiError as error:

@@ -70,6 +70,14 @@ async def test_last_is_the_newest_on_exactly_that_subject(rig: Rig) -> None:
     assert await rig.bus.last(RUNS, STATUS) is None
 
 
+async def test_last_takes_wildcards(rig: Rig) -> None:
+    await publish(rig, ONE, STATUS, TWO)
+    message = await rig.bus.last(RUNS, "events.run-completion.team-a.*.uid.*")
+    assert message is not None
+    assert message.subject == TWO
+    assert await rig.bus.last(RUNS, "events.run-completion.team-b.>") is None
+
+
 async def test_an_expected_sequence_of_zero_means_an_empty_subject(rig: Rig) -> None:
     assert await rig.bus.publish(ONE, b"1", {}, expected_last=0) == 1
     with pytest.raises(WrongLastSequence):
