@@ -59,7 +59,7 @@ class Serving:
     """When its run ended, RFC 3339 in UTC: an event that is delivered again or late does not bring an older model back."""
 
 
-class Refused(Exception):
+class ModelError(Exception):
     """The event's model is not loaded; the message says why."""
 
 
@@ -80,7 +80,7 @@ class Server:
             document = json.loads(message.data)
             kind = document.get("type") or (message.headers or {}).get("ce-type", "")
             outcome = await self.on_event(kind, document.get("data", document))
-        except Refused as refused:
+        except ModelError as refused:
             outcome = f"refused: {refused}"
         except (ValueError, AttributeError) as error:
             outcome = f"ignored: not an event ({error})"
@@ -116,14 +116,14 @@ class Server:
 
         parts = urlsplit(location)
         if parts.scheme not in ("", "file"):
-            raise Refused(f"{location} is not a file")
+            raise ModelError(f"{location} is not a file")
         path = Path(unquote(parts.path) if parts.scheme else location).resolve()
         if not path.is_relative_to(self.root):
-            raise Refused(f"{location} is not below {self.root}")
+            raise ModelError(f"{location} is not below {self.root}")
         try:
             classifier: Classifier = joblib.load(path)
         except Exception as error:
-            raise Refused(f"{location} cannot be loaded: {error}") from error
+            raise ModelError(f"{location} cannot be loaded: {error}") from error
         return classifier
 
     async def predict(self, request: web.Request) -> web.Response:

@@ -307,11 +307,11 @@ class RunFolder:
 
 
 def _step_state(step: StepRun, result: ResultFile | None) -> RunState:
-    if step.code is not None:
-        return RunState.SUCCEEDED if step.code == 0 else RunState.FAILED
-    if result is None:
-        return RunState.RUNNING
-    return RunState.STOPPED if result.state == "stopped" else RunState.FAILED
+    if step.code == 0:
+        return RunState.SUCCEEDED
+    if result is not None and result.state == "stopped":
+        return RunState.STOPPED
+    return RunState.RUNNING if step.code is None and result is None else RunState.FAILED
 
 
 def _read(path: Path, model: type[_D]) -> _D | None:

@@ -24,7 +24,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ REPLAY = 7 * 86400.0
 """Seconds: a watch begins with the runs that ended within this time too. An operator that was away for longer asks `get_run`."""
 _POLL = 0.25
 _MAX_BACKOFF = 30.0
-_ESCALATION = 5.0
+_ESCALATION = 2.0
 """Seconds after the grace period until the provider kills what the driver did not."""
 _CHECK = "import sys, importlib.metadata as m; print(sys.version_info >= (3, 11), m.version('kfp'))"
 
@@ -183,8 +182,10 @@ class LocalProvider:
         self._wake.set()
 
     async def logs(self, submission_id: str, *, follow: bool = False) -> AsyncIterator[str]:
-        """Lines that the run printed; with `follow` until it has ended. Permanent for a run that is not known here."""
-        await self._open()
+        """Lines that the run printed; with `follow` until it has ended. Permanent for a run that is not known here.
+
+        The state folder is only read: the operator that has taken it may be another process (``kfp-operator runs logs``).
+        """
         folder = RunFolder.of(self._runs, submission_id)
         if not folder.exists():
             raise Permanent(f"Provider {self._name} knows no run {submission_id}", reason="RunNotFound")
@@ -318,7 +319,7 @@ class LocalProvider:
                 await process.wait()
         recent, _, version = output.decode(errors="replace").strip().partition(" ")
         if process.returncode != 0 or not version:
-            remedy = "pip install 'kfp-operator[local]'" if python == sys.executable else f"{python} -m pip install kfp"
+            remedy = "pip install 'kfp-operator[local]', or set spec.parameters.python to an interpreter that has kfp"
             raise Permanent(f"{python} has no kfp, which type local needs: {remedy}", reason="KfpMissing")
         if recent != "True":
             raise Permanent(f"spec.parameters.python: {python} is older than Python 3.11", reason="InterpreterTooOld")
