@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +57,13 @@ class Endpoint:
 class Credentials(ABC):
     """An API server and the right to use it. Safe to use from several threads and event loops."""
 
-    def __init__(self, endpoint: Endpoint, authorization: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, authorization: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.endpoint = endpoint
         self.authorization = authorization
         """Value of the Authorization header as last read; None: there is none (client certificate, anonymous)."""
         self._lock = threading.Lock()
-        self._read_at = time.monotonic()
+        self._clock = clock
+        self._read_at = clock()
 
     @abstractmethod
     def _refresh(self) -> str | None:
@@ -77,7 +78,7 @@ class Credentials(ABC):
 
         Raises ClusterUnavailable when the source of the token cannot be read.
         """
-        if time.monotonic() - self._read_at > REFRESH:
+        if self._clock() - self._read_at > REFRESH:
             await asyncio.to_thread(self._refresh_once)
         return {} if self.authorization is None else {hdrs.AUTHORIZATION: self.authorization}
 
@@ -117,21 +118,23 @@ class Credentials(ABC):
 
     def _refresh_once(self) -> None:
         with self._lock:
-            if time.monotonic() - self._read_at > REFRESH:
+            if self._clock() - self._read_at > REFRESH:
                 self.authorization = self._refresh()
-                self._read_at = time.monotonic()
+                self._read_at = self._clock()
 
     def _reload_once(self, rejected: str | None) -> None:
         with self._lock:
             if self.authorization == rejected:  # else another request was refused before and has renewed them
                 self.authorization = self._reload()
-                self._read_at = time.monotonic()
+                self._read_at = self._clock()
 
 
 class ServiceAccount(Credentials):
     """The pod's service account: token, authority and namespace in files that the kubelet keeps fresh."""
 
-    def __init__(self, folder: Path = SERVICE_ACCOUNT, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path = SERVICE_ACCOUNT, environ: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         environ = os.environ if environ is None else environ
         host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
         self._folder = folder
@@ -149,6 +152,7 @@ class ServiceAccount(Credentials):
                 tls=self._tls,
             ),
             token,
+            clock,
         )
 
     def _token(self) -> str:

@@ -143,7 +143,7 @@ def _data(context: Context, entry: Entry, key: str) -> bytes:
     data, path = entry.body.get(f"{key}-data"), entry.body.get(key)
     if data:
         try:
-            return base64.b64decode(str(data))
+            return base64.b64decode("".join(str(data).split()), validate=True)
         except binascii.Error as error:
             raise ConfigurationError(f"kubeconfig {context.files}: {key}-data is not base64: {error}") from error
     return _read(context, entry.folder / str(path)) if path else b""
