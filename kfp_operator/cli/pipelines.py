@@ -40,6 +40,8 @@ def build(
     from kfp_operator.cli.build import build_manifest, to_yaml
 
     path, function = split(file)
+    if output is not None and not output.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     text = to_yaml(build_manifest(path, function, name=name, provider=provider, api_group=options.settings(None).api_group))
     if output is None:
         typer.echo(text, nl=False)

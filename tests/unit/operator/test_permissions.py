@@ -1,0 +1,34 @@
+import pytest
+
+from kfp_operator.operator.permissions import Permission, Scope, permissions, rules
+from kfp_operator.operator.resources import LEASES, Kinds
+
+NEEDED = permissions(Kinds())
+
+
+@pytest.mark.parametrize("permission", NEEDED, ids=lambda permission: permission.title)
+def test_every_permission_is_explicit_and_says_what_for(permission: Permission) -> None:
+    assert permission.why
+    assert "*" not in (*permission.verbs, permission.resource.group, permission.resource.plural)
+
+
+def test_no_secret_is_ever_asked_for() -> None:
+    assert not [permission for permission in NEEDED if permission.resource.plural in ("secrets", "pods", "serviceaccounts")]
+
+
+def test_a_status_is_only_written_and_only_as_a_subresource() -> None:
+    status = [permission for permission in NEEDED if permission.subresource == "status"]
+    assert [permission.resource for permission in status] == list(Kinds().all)
+    assert {permission.verbs for permission in status} == {("patch",)}
+
+
+def test_only_runs_are_deleted_among_our_kinds() -> None:
+    assert [p.resource.plural for p in NEEDED if p.resource in Kinds().all and "delete" in p.verbs] == ["runs"]
+
+
+def test_rules_speak_of_the_api_group_in_use() -> None:
+    assert {rule["apiGroups"][0] for rule in rules(permissions(Kinds("ml.example.org")))} >= {"ml.example.org", "", "apps"}
+
+
+def test_without_leader_election_no_lease_is_touched() -> None:
+    assert not [p for p in permissions(Kinds(), leader_election=False) if p.resource == LEASES or p.scope is Scope.LEASE]
