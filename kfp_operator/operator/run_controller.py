@@ -233,6 +233,7 @@ class RunController:
                     known.absent_since, known.update = None, update
             case decisions.CancelRun():
                 await self._backend(flight).provider.cancel_run(flight.submission)
+                fault_point("cancelled")
                 known.cancel_sent = self._now()
             case decisions.Collect():
                 await self._collect(run, flight)
@@ -336,6 +337,8 @@ class RunController:
     async def _write_status(self, run: Run, status: RunStatus) -> Run:
         before = {c.reason for c in run.status.conditions if c.type == "Ready"}
         written = await self._objects.patch_status(run, status)
+        if status.cancellation is not None and run.status.cancellation is None:
+            fault_point("cancel-marked")
         ready = next((c for c in written.status.conditions if c.type == "Ready"), None)
         if ready is not None and ready.status == "False" and ready.reason not in before and ready.message:
             stalled = any(c.type == "Stalled" for c in written.status.conditions)
