@@ -1,6 +1,6 @@
 """Fixtures for tests of the whole operator."""
 
-import subprocess
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from tests.cluster import Cluster, NatsServer
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import Bench
+from tests.integration.operator.together import Together, starting
 
 
 @pytest.fixture
@@ -17,17 +18,42 @@ def bench(cluster: Cluster, namespace: str, nats: NatsServer, tmp_path: Path) ->
     made = Bench(cluster, namespace, nats, tmp_path)
     yield made
     made.close()
-    # nobody is left to take finalizers off, and the namespace should go
-    for resource in ("mlr", "mlp", "mlprv"):
-        names = cluster.kubectl("get", resource, "-n", namespace, "-o", "name", check=False).stdout.split()
-        for name in names:
-            clear = ["patch", name, "-n", namespace, "--type=merge", "-p", '{"metadata":{"finalizers":null}}']
-            subprocess.run(
-                [cluster.kubectl_binary, "--kubeconfig", cluster.kubeconfig, *clear], check=False, capture_output=True, timeout=30
-            )
+    let_go(cluster, namespace)
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The same for all tests of a module, with a neighbour namespace and an operator that runs: each test names its objects itself."""
+    namespaces = [f"test-{secrets.token_hex(4)}" for _ in range(2)]
+    for name in namespaces:
+        cluster.kubectl("create", "namespace", name)
+    with NatsServer() as nats:
+        made = Bench(cluster, namespaces[0], nats, tmp_path_factory.mktemp("shared"), neighbour=namespaces[1])
+        made.operator().start().wait_ready()
+        yield made
+        made.close()
+    for name in namespaces:
+        let_go(cluster, name)
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture
 def reader(nats: NatsServer) -> Reader:
     """What the bus holds, read as a stranger would."""
     return Reader(nats.url)
+
+
+def let_go(cluster: Cluster, namespace: str) -> None:
+    """Take all finalizers off: nobody is left to do it, and the namespace should go."""
+    for resource in ("mlr", "mlp", "mlprv"):
+        jsonpath = "jsonpath={range .items[?(@.metadata.finalizers)]}{.metadata.name} {end}"
+        for name in cluster.kubectl("get", resource, "-n", namespace, "-o", jsonpath, check=False).stdout.split():
+            clear = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+            cluster.kubectl("patch", resource, name, "-n", namespace, *clear, check=False)
+
+
+@pytest.fixture(scope="module")
+def together(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Together]:
+    """The scenarios of the module, started."""
+    with starting(request, cluster, tmp_path_factory.mktemp("scenarios")) as started:
+        yield started

@@ -18,6 +18,7 @@ from kfp_operator.api.names import Names
 from kfp_operator.api.run import Run
 from tests.cluster import Cluster, NatsServer
 from tests.cluster.ports import free_port
+from tests.integration.operator.bus import Reader
 from tests.waiting import eventually
 
 NAMES = Names()
@@ -165,13 +166,15 @@ class Bench:
     nats: NatsServer
     folder: Path
     operators: list[Operator] = field(default_factory=list)
+    neighbour: str = ""
+    """Another namespace that the operators serve, if any."""
 
     def operator(self, name: str = "operator", *, fault: str = "", nats: str = "", **settings: Any) -> Operator:
         """A new operator of this namespace, not started."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         lease = {"leaseDuration": 6, "namespace": self.namespace}
-        usual = {"namespaces": [self.namespace], "leaderElection": lease}
+        usual = {"namespaces": [n for n in (self.namespace, self.neighbour) if n], "leaderElection": lease}
         made = Operator(self.cluster.kubeconfig, folder, nats=nats or self.nats.url, fault=fault, **(usual | settings))
         self.operators.append(made)
         return made
@@ -179,12 +182,14 @@ class Bench:
     def apply(self, *documents: Mapping[str, Any]) -> None:
         self.cluster.apply(*documents, namespace=self.namespace)
 
-    def provider(self, **spec: Any) -> dict[str, Any]:
-        return {"apiVersion": API_VERSION, "kind": "Provider", "metadata": {"name": "local"}, "spec": {"type": "local", **spec}}
+    def provider(self, name: str = "local", **spec: Any) -> dict[str, Any]:
+        return {"apiVersion": API_VERSION, "kind": "Provider", "metadata": {"name": name}, "spec": {"type": "local", **spec}}
 
-    def pipeline(self, **changes: Any) -> dict[str, Any]:
+    def pipeline(self, name: str = "scenario", **changes: Any) -> dict[str, Any]:
+        """A Pipeline of the scenario; `changes` replace members of its spec, None removes one."""
         spec = {"provider": f"{self.namespace}/local", "pipelineSpec": SCENARIO["spec"]["pipelineSpec"]} | changes
-        return {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "scenario"}, "spec": spec}
+        kept = {key: value for key, value in spec.items() if value is not None}
+        return {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": name}, "spec": kept}
 
     def run(self, name: str, mode: str = "succeed", *, parameters: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
         given = {"mode": mode} | dict(parameters or {})
@@ -224,6 +229,23 @@ class Bench:
             return run if run is not None and NAMES.completed in run.metadata.labels and not run.metadata.finalizers else None
 
         return eventually(there, within, f"Run {name} is released")
+
+    def ended(self, name: str, state: str, within: float = 60) -> tuple[Run, dict[str, Any]]:
+        """The Run and the data of its completion, once it is settled: label, finalizer, status and the one stored event agree."""
+        self.wait(name, state, within)
+        run = self.released(name)
+        status = run.status
+        assert run.metadata.labels[NAMES.completed] == state
+        assert status.completion_state == ("Succeeded" if state == "succeeded" else "Failed")
+        shown = {c.type: c.status for c in status.conditions}
+        assert (shown["Completed"], shown["Succeeded"]) == ("True", "True" if state == "succeeded" else "False"), shown
+        assert "Reconciling" not in shown
+        told = [d for d in Reader(self.nats.url).completions(f"{self.namespace}/{name}") if d["runUid"] == run.metadata.uid]
+        assert len(told) == 1, told
+        assert told[0]["state"] == state
+        assert told[0]["status"] == ("succeeded" if state == "succeeded" else "failed")
+        assert (told[0]["runId"], told[0]["message"]) == (status.provider_id, status.message)
+        return run, told[0]
 
     def condition(self, resource: str, name: str, type_: str) -> dict[str, Any] | None:
         found = self.cluster.get(resource, name, self.namespace) or {}
