@@ -214,22 +214,29 @@ async def test_of_many_drivers_started_for_one_run_one_runs_it(open_provider: Op
     assert (tmp_path / "marks").read_text() == "ran\n"
 
 
-async def test_a_driver_of_another_host_is_watched_by_its_lock_and_stopped_by_a_file(
+async def test_a_driver_of_another_host_is_watched_by_its_lock_and_stopped_by_a_file_and_its_pid_here_is_left_alone(
     open_provider: Open, pipelines: Pipelines, tmp_path: Path
 ) -> None:
     [run] = await asyncio.to_thread(killed_at, "running", tmp_path, pipelines)
     claim = tmp_path / "state" / "runs" / run / driver.CLAIM
-    document = json.loads(claim.read_text())
-    document["process"]["host"] = "elsewhere"
-    claim.write_text(json.dumps(document))
-    provider = open_provider()
-    async with watching(provider) as watch:
-        await watch.until_step(run, "gate")
-        await provider.cancel_run(run)
-        assert (await watch.until(run)).state is RunState.STOPPED
+    innocent = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        document = json.loads(claim.read_text())
+        document["process"] |= {"host": "elsewhere", "pid": innocent.pid}
+        claim.write_text(json.dumps(document))
+        provider = open_provider()
+        async with watching(provider) as watch:
+            await watch.until_step(run, "gate")
+            await provider.cancel_run(run)
+            assert (await watch.until(run)).state is RunState.STOPPED
+    finally:
+        innocent.kill()
+    assert await innocent.wait() == -signal.SIGKILL, "nobody else ended it"
 
 
-async def test_a_pid_that_is_another_process_now_is_left_alone(open_provider: Open, pipelines: Pipelines, tmp_path: Path) -> None:
+async def test_a_pid_that_is_another_process_by_now_does_not_pass_for_the_run(
+    open_provider: Open, pipelines: Pipelines, tmp_path: Path
+) -> None:
     run = job(tmp_path, pipelines)
     folder = tmp_path / "state" / "runs" / run.id
     provider = open_provider()
@@ -238,19 +245,11 @@ async def test_a_pid_that_is_another_process_now_is_left_alone(open_provider: Op
         await watch.until_step(run.id, "gate")
     await provider.close()
     os.kill(pid_of(folder), signal.SIGKILL)
-    innocent = await asyncio.create_subprocess_exec("sleep", "60")
-    try:
-        document = json.loads((folder / driver.CLAIM).read_text())
-        document["process"]["pid"] = innocent.pid
-        (folder / driver.CLAIM).write_text(json.dumps(document))
-        provider = open_provider()
-        async with watching(provider) as watch:
-            await provider.cancel_run(run.id)
-            assert (await watch.until(run.id)).state is RunState.STOPPED
-        assert innocent.returncode is None
-    finally:
-        innocent.kill()
-        assert await innocent.wait() == -signal.SIGKILL
+    document = json.loads((folder / driver.CLAIM).read_text())
+    document["process"]["pid"] = os.getpid()
+    (folder / driver.CLAIM).write_text(json.dumps(document))
+    async with watching(open_provider()) as watch:
+        assert "vanished" in (await watch.until(run.id)).message
 
 
 async def test_a_machine_that_was_restarted_is_told(open_provider: Open, pipelines: Pipelines, tmp_path: Path) -> None:
