@@ -30,7 +30,7 @@ class Reader:
             except NotFoundError:
                 return []
             found = []
-            for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+            for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):
                 try:
                     message = await js.get_msg(f"kfp-operator-{stream}", seq=sequence)
                 except NotFoundError:

@@ -1,0 +1,88 @@
+"""Scenarios that run beside one another, because most of their time is waiting for what the operator does after so many seconds.
+
+A module decorates its tests with `scenario`; the first that runs starts all those of the module that were selected, a few at a time,
+and each test waits for its own. Every scenario has a namespace, a NATS server and a state folder of its own.
+"""
+
+import contextlib
+import functools
+import inspect
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster, NatsServer
+from tests.integration.operator.harness import Bench
+
+AT_ONCE = 4
+WITHIN = 240.0
+
+
+class Together:
+    """The scenarios of one module."""
+
+    def __init__(self, cluster: Cluster, folder: Path, items: list[pytest.Function]) -> None:
+        self._cluster = cluster
+        self._folder = folder
+        self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="scenario")
+        self._futures: dict[str, Future[None]] = {item.nodeid: self._executor.submit(self._live, item) for item in items}
+
+    def wait(self, nodeid: str) -> None:
+        """Return when the scenario has ended well; raise what it raised."""
+        self._futures[nodeid].result(WITHIN)
+
+    def close(self) -> None:
+        """Begin no more, and wait for those that have begun."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _live(self, item: pytest.Function) -> None:
+        name = f"test-{secrets.token_hex(4)}"
+        folder = self._folder / re.sub(r"\W+", "-", item.name)[-60:]
+        folder.mkdir()
+        self._cluster.kubectl("create", "namespace", name)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        try:
+            with NatsServer() as nats, contextlib.closing(Bench(self._cluster, name, nats, folder)) as bench:
+                item.function.scenario(bench, **parameters)
+        finally:
+            discard(self._cluster, name)
+            self._cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+def scenario(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a test of a function that takes a `Bench` and parameters: it runs beside the other scenarios of its module."""
+
+    @functools.wraps(function)
+    def test(together: Together, request: pytest.FixtureRequest, **_: Any) -> None:
+        together.wait(request.node.nodeid)
+
+    given = list(inspect.signature(function).parameters.values())[1:]
+    fixtures = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("together", "request")]
+    test.__signature__ = inspect.Signature([*(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given), *fixtures])
+    test.scenario = function
+    return test
+
+
+def discard(cluster: Cluster, namespace: str) -> None:
+    """Take finalizers off what is left in the namespace, so that it can go: no operator will."""
+    for resource in ("mlr", "mlp", "mlprv"):
+        names = cluster.kubectl("get", resource, "-n", namespace, "-o", "name").stdout.split()
+        if names:
+            patch = '{"metadata":{"finalizers":null}}'
+            cluster.kubectl("patch", *names, "-n", namespace, "--type=merge", "-p", patch, check=False)
+
+
+@contextlib.contextmanager
+def starting(request: pytest.FixtureRequest, cluster: Cluster, folder: Path) -> Iterator[Together]:
+    """Start the scenarios of the module of this request."""
+    items = [i for i in request.session.items if isinstance(i, pytest.Function) and i.module is request.module]
+    together = Together(cluster, folder, [i for i in items if hasattr(i.function, "scenario")])
+    try:
+        yield together
+    finally:
+        together.close()
