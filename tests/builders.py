@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from kfp_operator.api import conditions
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
@@ -70,12 +71,21 @@ def pipeline(*, spec: dict[str, Any] | None = None, status: dict[str, Any] | Non
     )
 
 
-def provider(*, usable: bool = True, message: str = "", spec: dict[str, Any] | None = None) -> ProviderView:
+def stalled(message: str = "") -> list[dict[str, Any]]:
+    """Conditions of an object that waits for a person."""
+    wishes = conditions.failed("InvalidSpec", message)
+    return [c.to_json() for c in conditions.apply((), wishes, generation=1, now=NOW)]
+
+
+def provider(
+    *, usable: bool = True, message: str = "", spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None
+) -> ProviderView:
     """Provider mlops/local that serves namespace team."""
     resource = Provider.parse(
         {
             "metadata": {"name": "local", "namespace": "mlops", "uid": "provider-uid", "resourceVersion": "1", "generation": 1},
             "spec": {"type": "local", "allowedNamespaces": ["team"]} | (spec or {}),
+            "status": status or {},
         }
     )
     return ProviderView(resource, usable, message)

@@ -61,6 +61,12 @@ def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
     return next((c for c in conditions if c.type == type_), None)
 
 
+def stalled(conditions: Iterable[Condition]) -> bool:
+    """Whether the object waits for a person."""
+    found = find(conditions, "Stalled")
+    return found is not None and found.status == "True"
+
+
 def camel_case(reason: str) -> str:
     """A reason that the API server takes: plugins choose theirs freely, and a refused one would lose the whole status."""
     parts = re.split(r"[^A-Za-z0-9]+", reason.strip())

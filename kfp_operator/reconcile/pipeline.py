@@ -169,7 +169,8 @@ def _provider_blocker(s: PipelineSituation) -> list[Wish] | None:
         return conditions.progressing("ProviderForbidden", message, state=state, stalled=True)
     if not s.provider.usable:
         message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
-        return conditions.progressing("ProviderNotReady", message, state=state)
+        stalled = conditions.stalled(s.provider.resource.status.conditions)
+        return conditions.progressing("ProviderNotReady", message, state=state, stalled=stalled)
     return None
 
 

@@ -249,7 +249,8 @@ def blocked(s: Situation) -> Blocker | None:
         )
     if not version and (pipeline.status.synchronization_state is not SyncState.SUCCEEDED or not pipeline.status.version):
         why = f": {pipeline.status.message}" if pipeline.status.message else ""
-        return Blocker("PipelineNotReady", f"waits for Pipeline {namespace}/{name} to be synchronized{why}")
+        message = f"waits for Pipeline {namespace}/{name} to be synchronized{why}"
+        return Blocker("PipelineNotReady", message, stalled=conditions.stalled(pipeline.status.conditions))
     return _provider_blocker(s, pipeline.spec.provider)
 
 
@@ -264,7 +265,8 @@ def _provider_blocker(s: Situation, wanted: str) -> Blocker | None:
             stalled=True,
         )
     if not s.provider.usable:
-        return Blocker("ProviderNotReady", f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}")
+        message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
+        return Blocker("ProviderNotReady", message, stalled=conditions.stalled(s.provider.resource.status.conditions))
     return None
 
 

@@ -13,6 +13,7 @@ from kfp_operator.reconcile.run import Knowledge, decide
 from tests import builders as b
 
 ACCEPTED = {"synchronizationState": "Succeeded", "providerId": "backend-1", "state": "running", "attempt": 1, "transition": 2}
+FAILED = b.pipeline(status={"synchronizationState": "Failed", "message": "no pipeline", "conditions": b.stalled()})
 SETTLED = {**ACCEPTED, "state": "succeeded", "completionState": "Succeeded", "endTime": "2026-03-01T12:00:00Z"}
 
 
@@ -38,9 +39,18 @@ def waiting(decision: r.Decision) -> tuple[str, str, bool]:
         pytest.param({"pipeline": b.pipeline(deleted=True)}, {}, "PipelineNotFound", "team/train", False, id="pipeline being deleted"),
         pytest.param({"pipeline": b.pipeline(status={})}, {}, "PipelineNotReady", "team/train", False, id="pipeline not synchronized"),
         pytest.param({}, {"pipeline": "train:abc"}, "PipelineVersionNotFound", "abc", False, id="unknown version"),
+        pytest.param({"pipeline": FAILED}, {}, "PipelineNotReady", "no pipeline", True, id="pipeline that a person must mend"),
         pytest.param({"provider": None}, {}, "ProviderNotFound", "mlops/local", False, id="no provider"),
         pytest.param(
             {"provider": b.provider(usable=False, message="no kfp")}, {}, "ProviderNotReady", "no kfp", False, id="provider not ready"
+        ),
+        pytest.param(
+            {"provider": b.provider(usable=False, message="no type", status={"conditions": b.stalled()})},
+            {},
+            "ProviderNotReady",
+            "no type",
+            True,
+            id="provider that a person must mend",
         ),
         pytest.param(
             {"provider": b.provider(spec={"allowedNamespaces": ["x"]})}, {}, "ProviderForbidden", "namespace team", True, id="forbidden"
