@@ -1,5 +1,6 @@
 """Our kinds at the API server, as typed objects: the real `ports.Objects` and `ports.Revisions`."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -116,7 +117,8 @@ class ClusterRevisions:
         except NotFound:
             return
 
-    async def read_config_map(self, namespace: str, name: str) -> Mapping[str, str]:
-        """The data of a ConfigMap."""
+    async def read_config_map(self, namespace: str, name: str) -> Mapping[str, str | bytes]:
+        """The data and the binaryData of a ConfigMap, whose keys differ."""
         body = await self._cluster.get(CONFIG_MAPS, name, namespace)
-        return dict(body.get("data") or {})
+        binary = {key: base64.b64decode(value) for key, value in (body.get("binaryData") or {}).items()}
+        return {**(body.get("data") or {}), **binary}

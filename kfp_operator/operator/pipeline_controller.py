@@ -28,7 +28,7 @@ STEPS = 30
 MAX_BACKOFF = 60.0
 UNCHECKED_AGAIN = 5.0
 
-ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str]]]
+ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str | bytes]]]
 
 
 @dataclass(slots=True)
