@@ -32,6 +32,9 @@ with _without("kubernetes", "kubernetes_asyncio", "pykube"):  # Kopf only wants 
 
 __all__ = ["KopfThread", "kopf", "kopf_settings"]
 
+TLS_SHUTDOWN = 0.25
+"""Seconds that interrupted watches get to close their connections, before the loop that would do it is closed (aiohttp's advice)."""
+
 
 class _NoDiffBase(kopf.DiffBaseStorage):
     """Keeps no copy of objects: changes are not looked for."""
@@ -122,4 +125,5 @@ class KopfThread:
             stop_flag=self._stop,
         )
         (result,) = await asyncio.gather(operator, return_exceptions=True)
+        await asyncio.sleep(TLS_SHUTDOWN)
         self._ended(result)

@@ -206,7 +206,7 @@ class Source:
         """Event handlers for our kinds and a login handler: nothing that writes to objects."""
         registry = kopf.OperatorRegistry()
         for kind in self._kinds:
-            kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(self._handler(loop, kind))
+            kopf.on.event(group=kind.group, version=kind.version, plural=kind.plural, registry=registry)(self._handler(loop, kind))
         logins = 0
 
         @kopf.on.login(registry=registry)

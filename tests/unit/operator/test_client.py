@@ -11,7 +11,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kfp_operator.errors import ClusterError, ClusterUnavailable, ConfigurationError, Forbidden, NotFound
+from kfp_operator.errors import ClusterError, ClusterUnavailable, ConfigurationError, Forbidden, Gone, NotFound
 from kfp_operator.operator import credentials, kubeconfig
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import ServiceAccount, load_credentials
@@ -81,6 +81,17 @@ async def test_an_overloaded_server_is_unavailable_and_says_for_how_long(
     assert (raised.value.status, raised.value.after) == (code, after)
     assert str(raised.value).startswith("patch runs.kfp-operator.dev/status team/train-1: ")
     assert str(raised.value).endswith(f"({code})")
+
+
+async def test_a_list_that_is_continued_too_late_is_gone(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.query.get("continue"):
+            return web.json_response(refusal(410, "The provided continue parameter is too old"), status=410)
+        return web.json_response({"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "more"}})
+
+    async with client(tmp_path, answer) as cluster:
+        with pytest.raises(Gone, match=r"list runs.kfp-operator.dev: The provided continue parameter is too old"):
+            [item async for item in cluster.list(RUN)]
 
 
 async def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
