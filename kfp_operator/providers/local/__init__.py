@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from kfp_operator.errors import InvalidSpec
 from kfp_operator.providers.local.parameters import LocalParameters
 from kfp_operator.providers.local.provider import LocalProvider
-from kfp_operator.providers.protocol import ProviderConfig
+from kfp_operator.providers.protocol import Provider, ProviderConfig
 
 
 class LocalProviderType:
@@ -18,7 +18,7 @@ class LocalProviderType:
     parameters: type[BaseModel] = LocalParameters
     in_cluster = False
 
-    def open(self, config: ProviderConfig) -> LocalProvider:
+    def open(self, config: ProviderConfig) -> Provider:
         """A provider on `config.state_dir`. Raises InvalidSpec for a pipeline root that is no local folder."""
         if not isinstance(config.parameters, LocalParameters):
             raise InvalidSpec(f"parameters of another type: {type(config.parameters).__name__}", field="spec.parameters")

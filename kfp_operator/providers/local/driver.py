@@ -28,6 +28,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -336,6 +337,8 @@ class Driver:
         return "failed", f"the process that ran the pipeline {describe_exit(self._code or 0)}", ""
 
     def _finish(self, state: str, message: str, failed_task: str = "") -> None:
+        shutil.rmtree(self._folder / TEMPORARY, ignore_errors=True)
+        (self._folder / FIFO).unlink(missing_ok=True)  # whoever copies the folder would hang on it
         create_json(self._folder / RESULT, {"state": state, "time": now(), "message": plain(message), "failed_task": failed_task})
 
 

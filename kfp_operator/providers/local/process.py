@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from kfp_operator.providers.local import driver
@@ -52,19 +53,24 @@ def run_environment(folder: Path, python: str, extra: Mapping[str, str], own: Ma
 
 def spawn(folder: Path, python: str, environment: Mapping[str, str]) -> int:
     """Start a driver for the run; its pid. Raises OSError when the interpreter cannot be executed."""
-    errors = folder / driver.DRIVER_ERRORS
-    return os.posix_spawn(
+    errors = str(folder / driver.DRIVER_ERRORS)
+    start = partial(
+        os.posix_spawn,
         python,
         [python, "-I", str(folder / driver.DRIVER), str(folder)],
         dict(environment),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(errors), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsigmask=[],
         setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
     )
+    try:
+        return start(setsid=True)
+    except NotImplementedError:  # some C libraries: the driver does it itself, an instant later
+        return start()
 
 
 class Watched:

@@ -24,6 +24,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class LocalProvider:
         self._state = config.state_dir.absolute()
         self._runs = self._state / "runs"
         self._root = _pipeline_root(config.pipeline_root)
-        self._slots = config.max_active_runs or os.cpu_count() or 1
+        self._slots = config.max_active_runs or _cpus()
         self._faults = faults
         self._opening = asyncio.Lock()
         self._lock = -1
@@ -468,6 +469,10 @@ class LocalProvider:
             raise Retryable(
                 f"Provider {self._name} cannot use its state folder {self._state}: {error}", reason="StateDirUnusable"
             ) from error
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _why_vanished(folder: RunFolder, claim: ClaimFile, killed: int) -> str:

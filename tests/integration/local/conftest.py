@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kfp_operator.providers.local import LocalParameters, LocalProvider, LocalProviderType
+from kfp_operator.providers.local import LocalParameters, LocalProvider
 from kfp_operator.providers.protocol import ProviderConfig
 from tests.integration.local.harness import DEADLINE, Pipelines
 from tests.waiting import eventually_async
@@ -33,7 +33,7 @@ async def open_provider(tmp_path: Path) -> AsyncIterator[Open]:
     def open_(*, slots: int | None = None, root: str = "", **parameters: Any) -> LocalProvider:
         given = LocalParameters(**{"termination_grace_period_seconds": 0.3} | parameters)
         config = ProviderConfig("team", "laptop", given, pipeline_root=root, max_active_runs=slots, state_dir=tmp_path / "state")
-        opened.append(LocalProviderType().open(config))
+        opened.append(LocalProvider(config, given))
         return opened[-1]
 
     yield open_
