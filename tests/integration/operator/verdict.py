@@ -1,45 +1,75 @@
-"""What must be true of a Run in the end, whatever was killed, cut off or deleted meanwhile."""
+"""What must be true of Runs in the end, whatever was killed, cut off or deleted meanwhile."""
 
 import json
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from kfp_operator.api.run import Run
 from tests.integration.operator.bus import Reader
-from tests.integration.operator.harness import Bench
+from tests.integration.operator.harness import NAMES, Bench
 from tests.waiting import eventually
 
 
-def starts(bench: Bench, uid: str) -> int:
-    """How often the one step of the Run's pipeline began, in all state folders of the bench."""
-    count = 0
-    for file in bench.folder.glob("*/state/**/submission.json"):
-        if json.loads(file.read_text())["uid"] == uid:
-            events = file.with_name("events.jsonl")
-            lines = events.read_text().splitlines() if events.exists() else []
-            count += sum(json.loads(line)["event"] == "start" for line in lines)
-    return count
-
-
 def ended_well(bench: Bench, name: str, state: str, within: float = 60) -> tuple[Run, dict[str, Any]]:
-    """The Run and the data of its completion: status, finalizer and label agree, event and documented copy are stored once, it began once."""
-    run, told = bench.ended(name, state, within)
-    uid = run.metadata.uid
-    reader = Reader(bench.nats.url)
+    """`all_ended_well` for one Run: it, and the data of its completion."""
+    return all_ended_well(bench, {name: state}, within)[name]
+
+
+def all_ended_well(bench: Bench, states: Mapping[str, str], within: float = 60) -> dict[str, tuple[Run, dict[str, Any]]]:
+    """Each Run, by name with the state it must end in, and the data of its completion.
+
+    Status, label and event agree, nothing holds the Run, the event and its documented copy are stored once each, every state was told
+    once, the pipeline was started once, and no event waits for its effect.
+    """
+    reader, runs = Reader(bench.nats.url), settled(bench, states, within)
     # what a killed process held comes again after ten seconds
     eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
-    copies = [e["data"] for e in reader.events("documented") if e["data"]["runUid"] == uid]
-    assert copies == [told], copies
-    begun = starts(bench, uid)
-    assert begun <= 1
-    assert begun == 1 or state != "succeeded"
-    states = reader.states(uid)
-    assert states[-1] == state
-    assert states.count(state) == 1, states
-    assert not any(c.type == "EventsDelivered" for c in run.status.conditions)
-    return run, told
+    events, copies, begun = reader.events(), reader.events("documented"), starts(bench)
+    found = {}
+    for name, state in states.items():
+        run = runs[name]
+        uid, status = run.metadata.uid, run.status
+        bench_says = f"{name}: {status.to_json()}"
+        told = [e["data"] for e in events if e["type"].endswith("completion") and e["data"]["runUid"] == uid]
+        assert len(told) == 1, (name, told)
+        assert [e["data"] for e in copies if e["data"]["runUid"] == uid] == told, name
+        changes = [e["data"]["state"] for e in events if e["type"].endswith("status") and e["data"]["runUid"] == uid]
+        assert (status.state, told[0]["state"], changes[-1]) == (state, state, state), bench_says
+        assert len(changes) == len(set(changes)), (name, changes)
+        assert told[0]["status"] == ("succeeded" if state == "succeeded" else "failed"), told
+        assert (told[0]["runId"], told[0]["message"]) == (status.provider_id, status.message), bench_says
+        shown = {c.type: c.status for c in status.conditions}
+        assert (shown["Completed"], shown["Succeeded"]) == ("True", "True" if state == "succeeded" else "False"), bench_says
+        assert not {"Reconciling", "EventsDelivered"} & shown.keys(), bench_says
+        assert begun[uid] <= 1, bench_says
+        assert begun[uid] == 1 or state != "succeeded", bench_says
+        found[name] = (run, told[0])
+    return found
 
 
-def state_folder(bench: Bench, name: str = "operator") -> Path:
-    """Where an operator of the bench keeps its runs."""
-    return bench.folder / name / "state"
+def settled(bench: Bench, states: Mapping[str, str], within: float = 60) -> dict[str, Run]:
+    """The Runs, once none of them is held any more and all are labelled with how they ended."""
+
+    def there() -> dict[str, Run] | None:
+        runs = bench.runs()
+        open_ = [n for n in states if n not in runs or runs[n].metadata.finalizers or NAMES.completed not in runs[n].metadata.labels]
+        assert not open_, {n: runs[n].status.to_json() if n in runs else "no such Run" for n in open_}
+        return runs
+
+    try:
+        runs = eventually(there, within, "the Runs are settled")
+    except AssertionError as error:
+        raise AssertionError("\n".join([str(error), *(o.tail(40) for o in bench.operators)])) from None
+    assert {n: runs[n].metadata.labels[NAMES.completed] for n in states} == dict(states)
+    return runs
+
+
+def starts(bench: Bench) -> Counter[str]:
+    """How often the one step of each Run's pipeline began, by the Run's uid, in all state folders of the bench."""
+    count: Counter[str] = Counter()
+    for file in bench.folder.glob("*/state/**/submission.json"):
+        events = file.with_name("events.jsonl")
+        lines = events.read_text().splitlines() if events.exists() else []
+        count[json.loads(file.read_text())["uid"]] += sum(json.loads(line)["event"] == "start" for line in lines)
+    return count
