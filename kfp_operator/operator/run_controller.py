@@ -305,6 +305,8 @@ class RunController:
             experiment=run.spec.experiment_name,
         )
         backend = self._backend(flight)
+        # from here on the backend may have it, whatever the answer: who cancels or deletes the Run asks it first
+        flight.known.fresh, flight.known.recalled, flight.known.absent_since = False, True, None
         provider_id = await backend.provider.submit_run(submission)
         fault_point("submitted")
         flight.known.submitted = True

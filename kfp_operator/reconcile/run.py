@@ -288,9 +288,11 @@ def _let_go(s: Situation) -> Decision | None:
     if known.refusal is None and known.update is None and not known.submitted and not run.status.provider_id:
         if known.fresh or known.absent_since is not None:
             return Decision(Release())  # never submitted: vanishes without an event
+        if not _version(s):
+            return Decision(Release()) if known.recalled else None  # an end without a backend may have been told: then it is completed
         if s.provider is None:
             return Decision(Release(warning="its Provider is gone, so its run could not be stopped"))
-    if s.provider is None and known.update is None:
+    if s.provider is None and known.update is None and known.refusal is None:
         return Decision(Release(warning="its Provider is gone, so its run could not be stopped"))
     deleted = run.metadata.deletion_timestamp or s.now
     if s.now - deleted > RELEASE_AFTER:
@@ -319,10 +321,10 @@ def _bound(s: Situation, deleting: bool) -> Decision:
             return _ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
         return _lookup(s)
     if run.spec.cancel or deleting:
-        if not known.fresh and known.absent_since is None:
+        if _version(s) and not known.fresh and known.absent_since is None:
             return _lookup(s)
         return _ended_without_backend(s, Refusal("Cancelled", "cancelled before it was submitted", state=RunState.STOPPED))
-    version = run.metadata.labels.get(s.names.pipeline_version, "")
+    version = _version(s)
     if not version:
         blocker = blocked(s)
         if blocker is not None and blocker.refused:
@@ -337,6 +339,11 @@ def _bound(s: Situation, deleting: bool) -> Decision:
             s, conditions.run_waiting(blocker.reason, blocker.message, stalled=blocker.stalled), SyncState.CREATING, blocker.message
         )
     return Decision(Submit(version))
+
+
+def _version(s: Situation) -> str:
+    """The version that the Run is bound to; without one it was bound only to be told as ended, and is never submitted."""
+    return s.run.metadata.labels.get(s.names.pipeline_version, "")
 
 
 def _lookup(s: Situation) -> Decision:

@@ -247,9 +247,12 @@ class SimulatedBackend:
         self.outcome: dict[str, RunState] = {}
         self.refuse: set[str] = set()
         self.cancelled: set[str] = set()
+        self.untold: set[str] = set()
+        """Runs of which the watch has not told yet."""
 
     def advance(self, submission: str) -> None:
         """The run takes its next step."""
+        self.untold.discard(submission)
         update = self.runs[submission]
         if update.state.final:
             return
@@ -284,6 +287,7 @@ class SimulatedBackend:
             self.starts[submission.id] += 1
             self.runs[submission.id] = RunUpdate(submission.id, f"id-{submission.id[:8]}", (StateChange(RunState.QUEUED, self.now()),))
         if self.fate.leave("submit"):
+            self.untold.add(submission.id)
             raise Retryable("no answer")
         return self.runs[submission.id].provider_id
 
@@ -322,7 +326,7 @@ class SimulatedBackends:
         self._simulated = backend
 
     def get(self, name: str) -> Backend | None:
-        self._backend.latest = dict(self._simulated.runs)
+        self._backend.latest = {id_: update for id_, update in self._simulated.runs.items() if id_ not in self._simulated.untold}
         return self._backend
 
     def view(self, resource: ProviderResource | None) -> ProviderView | None:
@@ -403,9 +407,9 @@ class Process:
             self.store.put(run)
         for key in self.store.keys("Run"):
             if key not in api.runs:
-                dropped = self.store.drop(key)
-                if isinstance(dropped, Run):
-                    self.controller.gone(dropped.metadata.uid)
+                uid = self.store.uid_of(key)
+                self.store.drop(key)
+                self.controller.gone(uid)
 
 
 class World:
@@ -435,6 +439,7 @@ class World:
 
     def restart(self) -> None:
         self.deaths += 1
+        self.backend.untold.clear()
         self.process = Process(self)
 
     async def attempt(self, work: Coroutine[Any, Any, Any]) -> None:

@@ -167,8 +167,8 @@ def test_random_schedules_with_deaths_end_right() -> None:
 
 
 def test_schedules_that_once_went_wrong_end_right() -> None:
-    """178: a refusal was told, then a cancel; 919 and 1166: states were told again after the end."""
-    for seed in (178, 919, 1166):
+    """21: a cancel after a submission without an answer; 178: a refusal was told, then a cancel; 919, 1166: states told after the end."""
+    for seed in (21, 178, 919, 1166):
         run_schedules(range(seed, seed + 1))
 
 

@@ -265,6 +265,21 @@ def test_a_cancel_asks_the_backend_first_when_an_earlier_process_may_have_submit
     assert decide(b.situation(subject)).action == r.Lookup()
 
 
+UNVERSIONED = {b.NAMES.pipeline_version: ""}
+"""Bound only to be told as ended: it was never to be submitted."""
+
+
+def test_a_run_bound_without_a_version_needs_no_backend_to_be_stopped_or_deleted() -> None:
+    """Its Provider may not exist: waiting for an answer would be for ever."""
+    cancelled = b.run(spec={"cancel": True}, bound=True, labels=UNVERSIONED)
+    assert isinstance(decide(b.situation(cancelled, provider=None)).action, r.PublishStatus)
+    deleted = b.run(spec={"cancel": True}, bound=True, labels=UNVERSIONED, deleted=-1)
+    assert decide(b.situation(deleted, provider=None, known=Knowledge())).action == r.Recall()
+    assert decide(b.situation(deleted, provider=None)).action == r.Release()
+    told = b.knows(refusal=Refusal("Refused", "cancelled", RunState.STOPPED), published={(1, RunState.STOPPED, b.NOW)}, transition=1)
+    assert isinstance(decide(b.situation(deleted, provider=None, known=told)).action, r.PublishCompletion)
+
+
 def test_a_refused_run_fails_with_the_reason_and_one_time_through_retries() -> None:
     subject, known = b.run(bound=True), b.knows(refusal=Refusal("InvalidParameters", "spec.parameters[0]: unknown"))
     told = decide(b.situation(subject, known=known)).action
