@@ -17,7 +17,7 @@ unexport KUBECONFIG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-integration lint format crds cluster-up cluster-down bench clean
+.PHONY: help setup demo demo-down test test-unit test-integration lint format crds cluster-up cluster-down bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,10 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: setup ## Run the main job end to end and show it (KEEP=1: leave it running, KUBECONFIG=...: use that cluster)
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
+
+demo-down: setup ## End the demo that KEEP=1 left running
+	@$(BIN)/python -m examples.demo down
 
 test: setup test-bed ## Run all tests (ARGS: for pytest; KUBECONFIG=...: use that cluster)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -52,7 +55,7 @@ test-bed: setup
 lint: setup ## Check style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p kfp_operator -p tests.cluster
+	$(BIN)/mypy -p kfp_operator -p tests.cluster -p examples.demo
 	$(BIN)/lint-imports
 
 format: setup ## Format the code and apply safe fixes

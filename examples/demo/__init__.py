@@ -3,3 +3,7 @@
 Read in this order: ``story`` (what happens), ``place`` (the cluster it happens in), ``parts`` (the processes), ``outsider`` (a subscriber
 who knows nothing of the operator), ``following`` (the Runs, live), ``verdict`` (what must have happened), ``kept`` (``KEEP=1``).
 """
+
+
+class DemoError(RuntimeError):
+    """Something did not happen; the message says what, and why if that is known."""

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from examples.demo import DemoError
 from examples.demo.text import Page
 from kfp_operator.api.names import DEFAULT_GROUP
 from kfp_operator.api.run import Run
@@ -22,10 +23,6 @@ from kfp_operator.cli.target import Target, connect
 from kfp_operator.cli.waiting import Deleted, Trouble, follow
 
 _STYLES = {"succeeded": "green", "failed": "red", "stopped": "yellow", "running": "cyan"}
-
-
-class FollowingError(RuntimeError):
-    """A Run did not end; the message says how far it came."""
 
 
 @dataclass
@@ -41,7 +38,7 @@ def follow_to_the_end(kubeconfig: Path, namespace: str, names: Sequence[str], pa
     """Show the Runs until they have ended and return them as they are then.
 
     Raises:
-        FollowingError: One had not ended after `within` seconds, or was deleted.
+        DemoError: One had not ended after `within` seconds, or was deleted.
 
     """
     trails = [_Trail(name) for name in names]
@@ -50,9 +47,7 @@ def follow_to_the_end(kubeconfig: Path, namespace: str, names: Sequence[str], pa
     for trail in trails:
         if trail.name not in ended:
             last = trail.lines[-1] if trail.lines else Line("unseen")
-            raise FollowingError(
-                f"Run {namespace}/{trail.name} did not end within {within:g} s: it is {last.state} {last.message}".rstrip()
-            )
+            raise DemoError(f"Run {namespace}/{trail.name} did not end within {within:g} s: it is {last.state} {last.message}".rstrip())
     return ended
 
 
@@ -109,7 +104,9 @@ def _plain(name: str, line: Line) -> Text:
 
 def _table(trails: Sequence[_Trail]) -> Table:
     """One row per Run: its states so far with their seconds, and why."""
-    table = Table(box=None, padding=(0, 2, 0, 1), show_header=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for _ in range(4):
+        table.add_column(no_wrap=True, overflow="ellipsis")
     for trail in trails:
         now = datetime.now(UTC)
         states = Text()

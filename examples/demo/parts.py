@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.demo import DemoError
 from examples.demo.place import Place
 from kfp_operator.providers.local.process import kill_leftovers
 from tests.cluster import NatsServer, Process, free_port
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 _OPERATOR_WITHIN = 60.0
 _SERVER_WITHIN = 30.0
 _STOP_WITHIN = 20.0
+_LOG_WITHIN = 30.0
+_LOG_LINES = 30
 FEATURES = ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g")
 
 
@@ -30,12 +34,14 @@ class Operator:
 
     def __init__(self, place: Place, nats: NatsServer, folder: Path) -> None:
         self.state = folder / "state"
+        self._place = place
         self._port = free_port()
         flags = ["--kubeconfig", str(place.cluster.kubeconfig), "--nats", nats.url, "--state-dir", str(self.state)]
         flags += ["--http-port", str(self._port), *place.operator_flags]
-        program = Path(sys.executable).with_name("kfp-operator")
-        self.process = Process("operator", [program, "run", *flags], log=folder / "operator.log", env=_environment(place.operator_settings))
-        self.command = " ".join(["kfp-operator", "run", *(flag.replace(str(Path.home()), "~") for flag in flags)])
+        self._program = Path(sys.executable).with_name("kfp-operator")
+        settings = place.operator_settings
+        self.process = Process("operator", [self._program, "run", *flags], log=folder / "operator.log", env=_environment(settings))
+        self.command = " ".join([*(f"{name}={value}" for name, value in settings.items()), "kfp-operator", "run", *flags])
 
     def start(self) -> None:
         """Start it and return when it is ready; ProcessError holds the end of its log."""
@@ -45,6 +51,13 @@ class Operator:
     def readiness(self) -> str:
         """What it says of itself."""
         return self._ready()[1]
+
+    def run_log(self, run: str) -> str:
+        """What a Run printed, the end of it."""
+        where = ["--namespace", self._place.namespace, "--kubeconfig", str(self._place.cluster.kubeconfig), "--state-dir", str(self.state)]
+        command = [str(self._program), "runs", "logs", run, *where]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_LOG_WITHIN, env=_environment({}), check=False)
+        return "\n".join((result.stdout + result.stderr).splitlines()[-_LOG_LINES:])
 
     def stop(self) -> None:
         """Stop it, and kill what runs of its are left (they outlive an operator by design)."""
@@ -72,7 +85,7 @@ def penguins() -> Sequence[Penguin]:
     """All that were measured: 342, read from the file of the package ``palmerpenguins`` without importing it."""
     package = importlib.util.find_spec("palmerpenguins")
     if package is None or package.origin is None:
-        raise FileNotFoundError("the package palmerpenguins is not installed: make setup")
+        raise DemoError("the package palmerpenguins is not installed: make setup")
     with (Path(package.origin).parent / "data" / "penguins.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["bill_length_mm"] not in ("", "NA")]
     return [Penguin({name: float(row[name]) for name in FEATURES}, row["species"]) for row in rows]
@@ -108,7 +121,7 @@ class ModelServer:
             return found
 
     def predict(self, asked: Sequence[Penguin]) -> list[str]:
-        """What it takes each penguin for; ValueError when it does not answer with a species."""
+        """What it takes each penguin for; DemoError when it does not answer with a species."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
             return [self._one(connection, penguin) for penguin in asked]
@@ -124,7 +137,7 @@ class ModelServer:
         answer = connection.getresponse()
         text = answer.read().decode()
         if answer.status != http.HTTPStatus.OK or not isinstance(species := json.loads(text).get("species"), str):
-            raise ValueError(f"the model server answers {answer.status} {text}")
+            raise DemoError(f"the model server answers {answer.status} {text}")
         return species
 
     def _listening(self) -> bool:

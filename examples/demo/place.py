@@ -15,16 +15,13 @@ from typing import Any
 
 import yaml
 
+from examples.demo import DemoError
 from examples.demo.text import Page
 from tests.cluster import Cluster, Progress, open_cluster
 
 ROOT = Path(__file__).parents[2]
 _DELETE_WITHIN = 60
 _KINDS = "runs,pipelines,providers"
-
-
-class PlaceError(RuntimeError):
-    """The demo cannot happen there; the message says why."""
 
 
 class Place:
@@ -69,19 +66,21 @@ class GuestPlace(Place):
         self.operator_flags = ["--namespace", self.namespace]
         self.operator_settings = {"KFPOP_LEADERELECTION__NAMESPACE": self.namespace}
         self._installed: list[str] = []
+        self._entered = False
 
     def prepare(self) -> None:
         """Make the namespace, and install the CRDs that are missing.
 
         Raises:
-            PlaceError: An operator works in this cluster already: it would take the demo's Runs for its own.
+            DemoError: An operator works in this cluster already: it would take the demo's Runs for its own.
 
         """
         if other := self._operator():
-            raise PlaceError(
+            raise DemoError(
                 f"an operator runs in this cluster already (Lease {other}), and would take part in the demo; "
                 "stop it, or run the demo without KUBECONFIG"
             )
+        self._entered = True
         self.page.command(f"kubectl create namespace {self.namespace}")
         self.page.output(self.kubectl("create", "namespace", self.namespace))
         for file in sorted((ROOT / "crds").glob("*.yaml")):
@@ -109,6 +108,8 @@ class GuestPlace(Place):
 
     def leave(self) -> None:
         """Delete the demo's objects, its namespace, and the CRDs that it installed if nobody uses them."""
+        if not self._entered:
+            return
         self.page.say(f"deleting namespace {self.namespace} and what is in it")
         kinds = [kind for kind in _KINDS.split(",") if self._served(kind)]
         for kind in kinds:

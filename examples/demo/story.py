@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import SubprocessError
 
-from examples.demo import verdict
-from examples.demo.following import FollowingError, follow_to_the_end
+from examples.demo import DemoError, verdict
+from examples.demo.following import follow_to_the_end
 from examples.demo.outsider import Outsider, Received
 from examples.demo.parts import ModelServer, Operator, Penguin, penguins
-from examples.demo.place import Place, PlaceError, choose
+from examples.demo.place import Place, choose
 from examples.demo.text import Page, pretty
 from examples.demo.verdict import BAD, GOOD, Served
 from kfp_operator.api.run import Run
+from kfp_operator.api.states import RunState
+from kfp_operator.errors import KfpOperatorError
 from tests.cluster import BuildError, KubectlError, NatsServer, Process, ProcessError
 from tests.cluster.folders import ScratchFolder
 from tests.waiting import eventually
@@ -19,7 +22,7 @@ from tests.waiting import eventually
 SUBJECT = "events"
 RUNS_WITHIN = 180.0
 EVENTS_WITHIN = 30.0
-_EXPECTED = (PlaceError, FollowingError, BuildError, ProcessError, KubectlError, FileNotFoundError, TimeoutError, AssertionError)
+_EXPECTED = (DemoError, KfpOperatorError, BuildError, ProcessError, KubectlError, AssertionError, OSError, SubprocessError)
 
 
 class Story:
@@ -116,6 +119,8 @@ class Story:
         page.output(place.kubectl("apply", "-n", place.namespace, "-f", manifests))
         page.say("")
         runs = follow_to_the_end(place.cluster.kubeconfig, place.namespace, (GOOD, BAD), page, RUNS_WITHIN)
+        if (ended := runs[GOOD].status).state is not RunState.SUCCEEDED:
+            raise DemoError(f"Run {GOOD} {ended.state}: {ended.message}\n\n{self.operator.run_log(GOOD)}")
         place.kubectl(  # the operator lets go of a Run last of all
             "wait",
             "-n",
@@ -159,7 +164,7 @@ class Story:
         return Served(str(self.server.serving()["model"]), self.server.predict(self._penguins), truth)
 
     def _show_logs(self) -> None:
-        for process in self._logs:
+        for process in filter(Process.log_tail, self._logs):
             self._page.say(f"the end of the log of the {process.name}:", "bold")
             self._page.output(process.log_tail(), "dim")
 

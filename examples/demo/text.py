@@ -54,14 +54,20 @@ class Page:
 
 
 def pretty(document: Any, indent: int = 0) -> str:
-    """JSON that a person can read: whatever fits on a line is on one."""
+    """JSON that a person can read: lines are filled, and what does not fit on one begins on its own."""
     flat = json.dumps(document, ensure_ascii=False)
     if not isinstance(document, dict | list) or not document or len(flat) + indent <= _WIDTH:
         return flat
     inner = " " * (indent + 2)
     if isinstance(document, dict):
-        items = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {pretty(value, indent + 2)}" for key, value in document.items()]
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {pretty(value, indent + 2)}" for key, value in document.items()]
     else:
-        items = [inner + pretty(value, indent + 2) for value in document]
+        items = [pretty(value, indent + 2) for value in document]
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 2 <= _WIDTH and "\n" not in lines[-1] + item:
+            lines[-1] += f", {item}"
+        else:
+            lines.append(inner + item)
     start, end = ("{", "}") if isinstance(document, dict) else ("[", "]")
-    return f"{start}\n" + ",\n".join(items) + f"\n{' ' * indent}{end}"
+    return f"{start}\n" + ",\n".join(lines) + f"\n{' ' * indent}{end}"

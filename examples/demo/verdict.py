@@ -62,7 +62,7 @@ def claims(namespace: str, runs: Mapping[str, Run], received: Sequence[Received]
 def _told_once(namespace: str, run: Run, received: Sequence[Received]) -> Claim:
     status = "succeeded" if run.status.completion_state == "Succeeded" else "failed"
     name, identity = f"{namespace}/{run.metadata.name}", f"{run.metadata.uid}.1.completion"
-    text = f"its subscriber received exactly one completion of {name}: {status}"
+    text = f"the subscriber received exactly one completion of {name}: {status}"
     told = [message for message in received if message.headers.get("ce-id") == identity]
     if len(told) != 1:
         return Claim(text, False, f"{len(told)} messages with ce-id {identity}")
