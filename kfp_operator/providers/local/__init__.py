@@ -1,7 +1,8 @@
 """Runs pipelines as processes on this machine, with ``kfp.local``: no cluster, no cloud.
 
-`folder` is the state of a run, `driver` the process that runs it, `worker` what runs below that, `rewrite` the IR they run, `process` the
-operator's side of processes, `provider` the decisions, `outputs` and `logs` what comes out.
+`folder` is the state of a run, `statedir` of all of them; `driver` is the process that runs one, `worker` what runs below that,
+`rewrite` makes the IR they run; `provider` decides what runs when, `process` is its side of processes, `feed` tells its watches;
+`outputs` and `logs` are what comes out.
 """
 
 from pydantic import BaseModel

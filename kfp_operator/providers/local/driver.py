@@ -324,13 +324,14 @@ class Driver:
         events = read_events(self._folder)
         step = failed_step(events)
         if step is not None:
-            message = f"step {step['path']}: {step['message']}"
+            path = str(step.get("path"))
+            message = f"step {path}: {step.get('message')}"
             if "ModuleNotFoundError" in message and not self._installs:
                 message += (
                     f" (packages: preinstalled installs nothing: have it in {self._python}, or set packages: install in the Provider)"
                 )
-            return "failed", message, step["path"]
-        errors = [str(event["message"]) for event in events if event["event"] == "error"]
+            return "failed", message, path
+        errors = [str(event.get("message")) for event in events if event["event"] == "error"]
         if errors:
             inner = re.search(r"Inner task failed: '([^']+)'", errors[-1])
             return "failed", errors[-1], inner.group(1) if inner else ""

@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,13 +139,9 @@ class RunFolder:
             raise Permanent(f"submission id {submission_id!r} has characters other than letters, digits, - and _")
         return cls(runs / submission_id)
 
-    @classmethod
-    def create(cls, runs: Path, submission: Submission, resolved: Resolved, options: Options, *, order: int) -> bool:
-        """Write a complete folder and make it visible in one step; False when the run exists."""
-        final = cls.of(runs, submission.id)
-        if final.exists():
-            return False
-        path = runs / f".new-{submission.id}-{uuid.uuid4().hex}"
+    def prepare(self, submission: Submission, resolved: Resolved, options: Options, *, order: int) -> Path:
+        """Write a complete folder under another name, which `appear` takes."""
+        path = self.path.with_name(f".new-{submission.id}-{uuid.uuid4().hex}")
         path.mkdir(mode=0o700, parents=True)
         for name in (driver.WORK, driver.TEMPORARY, driver.LOG):
             (path / name).mkdir()
@@ -168,11 +164,15 @@ class RunFolder:
             steps=dict(resolved.steps),
         )
         driver.create_json(path / driver.SUBMISSION, document.model_dump(mode="json"))
+        return path
+
+    def appear(self, prepared: Path) -> bool:
+        """Make the prepared folder visible, whole, in one step; False when the run exists."""
         try:
-            path.rename(final.path)
+            prepared.rename(self.path)
         except OSError:
-            shutil.rmtree(path)
-            if final.exists():
+            shutil.rmtree(prepared)
+            if self.exists():
                 return False
             raise
         return True
@@ -187,20 +187,17 @@ class RunFolder:
 
     def claim(self) -> ClaimFile | None:
         """Who claimed the run, if someone did."""
-        return _read(self.path / driver.CLAIM, ClaimFile)
+        return _read(self.path / driver.CLAIM, lambda time: ClaimFile(time=time), ClaimFile)
 
     def cancellation(self) -> CancelFile | None:
         """Since when the run shall stop, if it shall."""
-        return _read(self.path / driver.CANCEL, CancelFile)
+        return _read(self.path / driver.CANCEL, lambda time: CancelFile(time=time), CancelFile)
 
     def result(self) -> ResultFile | None:
         """How the run ended, if it did. A result that its own steps made unreadable is a failure."""
         path = self.path / driver.RESULT
-        try:
-            return _read(path, ResultFile)
-        except ValidationError:
-            time = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            return ResultFile(state="failed", time=time, message=f"the run's result in {path} cannot be read")
+        broken = f"the run's result in {path} cannot be read"
+        return _read(path, lambda time: ResultFile(state="failed", time=time, message=broken), ResultFile)
 
     def ended(self) -> bool:
         """Whether the run has ended."""
@@ -275,7 +272,8 @@ class RunFolder:
 
     def update(self, waiting: str) -> RunUpdate:
         """All that is known of the run. `waiting`: what to say of a run that is in the queue."""
-        submission, claim, cancellation, result = self.submission(), self.claim(), self.cancellation(), self.result()
+        # in the reverse order of their making, so that what is seen is never without what came before it
+        result, cancellation, claim, submission = self.result(), self.cancellation(), self.claim(), self.submission()
         history = [StateChange(RunState.QUEUED, submission.time)]
         started = claim.time if claim is not None and claim.process is not None else None
         if started is not None:
@@ -314,11 +312,16 @@ def _step_state(step: StepRun, result: ResultFile | None) -> RunState:
     return RunState.RUNNING if step.code is None and result is None else RunState.FAILED
 
 
-def _read(path: Path, model: type[_D]) -> _D | None:
+def _read(path: Path, broken: Callable[[datetime], _D], model: type[_D]) -> _D | None:
+    """The document, None when there is none. Steps run as the same user and can write here: for one that they broke,
+    `broken` says what its presence means, given the time of the file.
+    """
     try:
         return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValidationError:
+        return broken(datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
 
 _STEP_EVENT: TypeAdapter[StepEvent] = TypeAdapter(StepEvent)

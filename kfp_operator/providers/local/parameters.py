@@ -30,7 +30,8 @@ class LocalParameters(BaseModel):
     packages: Literal["preinstalled", "install"] = Field(
         "preinstalled",
         description="preinstalled: steps use what the interpreter has; their packages_to_install are ignored. "
-        "install: each step gets a virtual environment of its own, made with pip; needs a network and some ten seconds per step.",
+        "install: each step gets a virtual environment of its own, made with pip; needs a network and some ten seconds per step. "
+        "pip is configured by the machine (/etc/pip.conf) or by PIP_* in environment.",
     )
     python: str = Field(
         default_factory=lambda: sys.executable,

@@ -19,29 +19,28 @@ claim, lock free, no result                 vanished: what is left of it is kill
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from bisect import insort
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from kfp_operator.api.states import RunState
 from kfp_operator.errors import InvalidSpec, Permanent, Retryable
-from kfp_operator.providers.local import logs, outputs
+from kfp_operator.providers.local import driver, logs, outputs
 from kfp_operator.providers.local.driver import Identity
+from kfp_operator.providers.local.feed import Feed
 from kfp_operator.providers.local.folder import ClaimFile, Options, RunFolder
+from kfp_operator.providers.local.interpreter import kfp_version
 from kfp_operator.providers.local.parameters import LocalParameters
 from kfp_operator.providers.local.process import Watched, kill_leftovers, run_environment, spawn
 from kfp_operator.providers.local.rewrite import resolve
+from kfp_operator.providers.local.statedir import StateDir
 from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, ProviderConfig, RunUpdate, Submission
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,6 @@ _POLL = 0.25
 _MAX_BACKOFF = 30.0
 _ESCALATION = 2.0
 """Seconds after the grace period until the provider kills what the driver did not."""
-_CHECK = "import sys, importlib.metadata as m; print(sys.version_info >= (3, 11), m.version('kfp'))"
 
 
 @dataclass(slots=True)
@@ -67,16 +65,6 @@ class _Active:
     """Monotonic time of the signal that asked it to stop."""
 
 
-class _Watcher:
-    """What one watch has not told yet: the latest update per run, in the order in which runs changed."""
-
-    def __init__(self) -> None:
-        self.pending: dict[str, RunUpdate] = {}
-        self.error: Retryable | None = None
-        self.closed = False
-        self.changed = asyncio.Event()
-
-
 class LocalProvider:
     """See `providers.protocol.Provider`. `faults` is called with the name of each step of a start; tests die there."""
 
@@ -86,18 +74,15 @@ class LocalProvider:
     def __init__(self, config: ProviderConfig, parameters: LocalParameters, *, faults: Callable[[str], None] = lambda _: None) -> None:
         self._name = f"{config.namespace}/{config.name}"
         self._parameters = parameters
-        self._state = config.state_dir.absolute()
-        self._runs = self._state / "runs"
+        self._state = StateDir(config.state_dir.absolute(), self._name)
         self._root = _pipeline_root(config.pipeline_root)
         self._slots = config.max_active_runs or _cpus()
         self._faults = faults
         self._opening = asyncio.Lock()
-        self._lock = -1
         self._kfp = ""
         self._active: dict[str, _Active] = {}
         self._queue: list[tuple[int, str]] = []
-        self._told: dict[str, RunUpdate] = {}
-        self._watchers: set[_Watcher] = set()
+        self._feed = Feed()
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -106,7 +91,7 @@ class LocalProvider:
         """The state folder is ours and the interpreter has kfp; else Retryable or Permanent."""
         await self._open()
         if not self._kfp:
-            self._kfp = await self._kfp_version()
+            self._kfp = await kfp_version(self._parameters.python, self._state.path)
 
     async def close(self) -> None:
         """Let go of the state folder. Runs go on, and so does nothing else: no queued run starts until the next instance."""
@@ -119,12 +104,8 @@ class LocalProvider:
             if active.driver is not None:
                 active.driver.close()
         self._active.clear()
-        for watcher in self._watchers:
-            watcher.closed = True
-            watcher.changed.set()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._feed.end()
+        self._state.release()
 
     async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
         """Nothing is kept per pipeline; but what can never run here is refused already now."""
@@ -137,7 +118,7 @@ class LocalProvider:
     async def submit_run(self, submission: Submission) -> str:
         """Put the run into the queue, on disk, unless it is known; it starts when a slot is free."""
         await self._open()
-        folder = RunFolder.of(self._runs, submission.id)
+        folder = self._state.run(submission.id)
         if not folder.exists():
             resolved = await asyncio.to_thread(resolve, submission.pipeline.spec, self._parameters.packages)
             order = max(time.time_ns(), self._queue[-1][0] + 1 if self._queue else 0)
@@ -147,31 +128,32 @@ class LocalProvider:
                 grace=self._parameters.termination_grace_period_seconds,
                 max_log_bytes=self._parameters.max_log_bytes,
                 environment=self._parameters.environment,
-                root=str((self._root or self._runs) / submission.id / ("" if self._root else "root")),
+                root=str(self._root / submission.id if self._root else folder.path / driver.ROOT),
             )
             self._faults("prepare")
-            with self._disk():
-                created = await asyncio.to_thread(RunFolder.create, self._runs, submission, resolved, options, order=order)
+            with self._state.patience():
+                prepared = await asyncio.to_thread(folder.prepare, submission, resolved, options, order=order)
+                # from here on no await: whoever gives up waiting leaves a run that is known, or none
+                created = folder.appear(prepared)
             self._faults("visible")
             if created:
-                self._queue.append((order, submission.id))
-                self._queue.sort()
-                await self._tell(folder)
+                insort(self._queue, (order, submission.id))
+                self._tell(folder)
                 self._wake.set()
         return submission.id
 
     async def get_run(self, submission_id: str) -> RunUpdate | None:
         """What the run's folder says; None when there is none."""
         await self._open()
-        folder = RunFolder.of(self._runs, submission_id)
-        with self._disk():
+        folder = self._state.run(submission_id)
+        with self._state.patience():
             return await asyncio.to_thread(folder.update, self._waiting) if folder.exists() else None
 
     async def cancel_run(self, submission_id: str) -> None:
         """Note it on disk, then stop the run: a queued one at once, a running one with SIGTERM and, after the grace period, SIGKILL."""
         await self._open()
-        folder = RunFolder.of(self._runs, submission_id)
-        with self._disk():
+        folder = self._state.run(submission_id)
+        with self._state.patience():
             if not folder.exists() or folder.result() is not None:
                 return
             folder.cancel()
@@ -179,7 +161,7 @@ class LocalProvider:
             queued = next((item for item in self._queue if item[1] == submission_id), None)
             if queued is not None and folder.end_unclaimed("stopped", "stopped before it started"):
                 self._queue.remove(queued)
-        await self._tell(folder)
+        self._tell(folder)
         self._wake.set()
 
     async def logs(self, submission_id: str, *, follow: bool = False) -> AsyncIterator[str]:
@@ -187,7 +169,7 @@ class LocalProvider:
 
         The state folder is only read: the operator that has taken it may be another process (``kfp-operator runs logs``).
         """
-        folder = RunFolder.of(self._runs, submission_id)
+        folder = self._state.run(submission_id)
         if not folder.exists():
             raise Permanent(f"Provider {self._name} knows no run {submission_id}", reason="RunNotFound")
         async for line in logs.lines(folder, follow=follow):
@@ -196,30 +178,22 @@ class LocalProvider:
     async def watch_runs(self) -> AsyncIterator[RunUpdate]:
         """First all runs that have not ended or ended within `REPLAY`, then every change as it happens; ends with `close`."""
         await self._open()
-        watcher = _Watcher()
-        self._watchers.add(watcher)
+        watcher = self._feed.join()
         try:
-            with self._disk():
-                for update in await asyncio.to_thread(self._recent):
-                    watcher.pending.setdefault(update.submission_id, update)
-            while not watcher.closed:
-                while watcher.pending:
-                    yield watcher.pending.pop(next(iter(watcher.pending)))
-                if watcher.error is not None:
-                    raise watcher.error
-                watcher.changed.clear()
-                if not watcher.pending and not watcher.closed:
-                    await watcher.changed.wait()
+            with self._state.patience():
+                watcher.begin(await asyncio.to_thread(self._state.updates, self._waiting, ended_within=REPLAY))
+            async for update in watcher.updates():
+                yield update
         finally:
-            self._watchers.discard(watcher)
+            self._feed.leave(watcher)
 
     async def artifacts(self, submission_id: str) -> Sequence[ComponentArtifact]:
         """What the run's steps wrote; Retryable before its end."""
         await self._open()
-        folder = RunFolder.of(self._runs, submission_id)
+        folder = self._state.run(submission_id)
         if not folder.exists():
             raise Permanent(f"Provider {self._name} knows no run {submission_id}", reason="RunNotFound")
-        with self._disk():
+        with self._state.patience():
             if folder.result() is None:
                 raise Retryable(f"run {submission_id} has not ended", reason="RunNotEnded")
             return await asyncio.to_thread(outputs.artifacts, folder)
@@ -231,100 +205,23 @@ class LocalProvider:
         async with self._opening:
             if self._closed:
                 raise Retryable(f"Provider {self._name} is closed", reason="Closed")
-            if self._lock >= 0:
+            if self._state.taken:
                 return
-            with self._disk():
-                lock = self._take_state()
+            with self._state.patience():
+                self._state.take()
                 try:
-                    for path in self._runs.glob(".new-*"):
-                        await asyncio.to_thread(shutil.rmtree, path)
-                    for folder, submitted in await asyncio.to_thread(self._unfinished):
+                    await asyncio.to_thread(self._state.remove_unfinished_submissions)
+                    for order, folder in await asyncio.to_thread(self._state.not_ended):
                         if folder.claim() is None:
-                            self._queue.append((submitted, folder.id))
+                            self._queue.append((order, folder.id))
                         else:
-                            self._adopt(folder)
+                            self._active[folder.id] = _Active(folder)
                 except BaseException:
                     self._queue.clear()
                     self._active.clear()
-                    os.close(lock)
+                    self._state.release()
                     raise
-            self._queue.sort()
-            self._lock = lock
             self._keeper = asyncio.create_task(self._keep(), name=f"local runs of {self._name}")
-
-    def _take_state(self) -> int:
-        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 200).decode(errors="replace").strip()
-            os.close(lock)
-            raise Retryable(
-                f"the state folder {self._state} of Provider {self._name} is in use by {holder or 'another process'}: "
-                "stop that operator, or give this one another stateDir",
-                reason="StateDirInUse",
-            ) from None
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-        return lock
-
-    def _unfinished(self) -> list[tuple[RunFolder, int]]:
-        folders = (RunFolder(Path(entry.path)) for entry in os.scandir(self._runs) if entry.is_dir())
-        found = []
-        for folder in folders:
-            if folder.exists() and not folder.ended():
-                try:
-                    found.append((folder, folder.submission().order))
-                except ValidationError:
-                    folder.end_unclaimed("failed", f"the run's submission in {folder.path} cannot be read")
-        return found
-
-    def _recent(self) -> list[RunUpdate]:
-        """Updates of the runs that a watch begins with, oldest end first, then those that have not ended."""
-        since = time.time() - REPLAY
-        found: list[RunUpdate] = []
-        for entry in os.scandir(self._runs):
-            folder = RunFolder(Path(entry.path))
-            if entry.name.startswith(".") or not folder.exists() or not folder.ended_after(since):
-                continue
-            try:
-                found.append(folder.update(self._waiting))
-            except ValidationError as error:
-                logger.warning("Cannot read the run folder %s: %s", folder.path, error)
-        return sorted(found, key=lambda update: (update.end_time or datetime.max.replace(tzinfo=UTC), update.history[0].time))
-
-    async def _kfp_version(self) -> str:
-        python = self._parameters.python
-        try:
-            process = await asyncio.create_subprocess_exec(
-                python,
-                "-I",
-                "-c",
-                _CHECK,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=run_environment(self._state, python, {}, os.environ, self._state),
-            )
-        except OSError as error:
-            raise Permanent(f"spec.parameters.python: {python} cannot be executed: {error.strerror}", reason="NoInterpreter") from None
-        try:
-            async with asyncio.timeout(20):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            raise Retryable(f"{python} did not answer within 20 s", reason="InterpreterSlow") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        recent, _, version = output.decode(errors="replace").strip().partition(" ")
-        if process.returncode != 0 or not version:
-            remedy = "pip install 'kfp-operator[local]', or set spec.parameters.python to an interpreter that has kfp"
-            raise Permanent(f"{python} has no kfp, which type local needs: {remedy}", reason="KfpMissing")
-        if recent != "True":
-            raise Permanent(f"spec.parameters.python: {python} is older than Python 3.11", reason="InterpreterTooOld")
-        return version
 
     # ------------------------------------------------------------------------------------------------ keeping
 
@@ -338,9 +235,7 @@ class LocalProvider:
             except Exception as error:
                 # a full or broken disk, as a rule: told to whoever watches, tried again
                 logger.exception("Provider %s cannot look after its runs", self._name)
-                for watcher in self._watchers:
-                    watcher.error = Retryable(f"Provider {self._name} cannot look after its runs in {self._runs}: {error}")
-                    watcher.changed.set()
+                self._feed.end(Retryable(f"Provider {self._name} cannot look after its runs in {self._state.runs}: {error}"))
                 backoff = pause = min(backoff * 2, _MAX_BACKOFF)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -348,12 +243,19 @@ class LocalProvider:
             self._wake.clear()
 
     async def _turn(self) -> None:
+        errors = []
         for active in list(self._active.values()):
-            await self._look(active)
+            try:
+                await self._look(active)
+            except (OSError, ValueError) as error:  # one broken folder must not keep the others from being looked at
+                error.add_note(f"run folder {active.folder.path}")
+                errors.append(error)
+        if errors:
+            raise errors[0]
         while self._queue and len(self._active) < self._slots:
             order, submission_id = self._queue.pop(0)
             try:
-                await self._start(RunFolder(self._runs / submission_id))
+                await self._start(self._state.run(submission_id))
             except OSError:
                 self._active.pop(submission_id, None)
                 self._queue.insert(0, (order, submission_id))
@@ -363,7 +265,7 @@ class LocalProvider:
         """Start a driver. The claim decides whether it is the one that runs the pipeline."""
         active = self._active[folder.id] = _Active(folder)
         options = folder.submission().options
-        environment = run_environment(folder.path, options.python, options.environment, os.environ, self._state)
+        environment = run_environment(folder.path, options.python, options.environment, os.environ, self._state.path)
         self._faults("spawn")
         try:
             pid = spawn(folder.path, options.python, environment)
@@ -373,9 +275,6 @@ class LocalProvider:
         self._faults("spawned")
         with contextlib.suppress(ProcessLookupError):
             active.driver = Watched(pid, child=True, on_end=self._wake.set)
-
-    def _adopt(self, folder: RunFolder) -> None:
-        self._active[folder.id] = _Active(folder)
 
     async def _look(self, active: _Active) -> None:
         """Compare one active run with its folder."""
@@ -401,7 +300,7 @@ class LocalProvider:
             self._stop(active)
         if (progress := folder.progress()) != active.progress:
             active.progress = progress
-            await self._tell(folder)
+            self._tell(folder)
 
     def _follow(self, active: _Active, claim: ClaimFile) -> None:
         """Watch the driver that has the claim: our child, or another that an earlier instance started."""
@@ -441,8 +340,7 @@ class LocalProvider:
         if active.driver is not None:
             active.driver.close()
         del self._active[active.folder.id]
-        await self._tell(active.folder)
-        self._told.pop(active.folder.id, None)
+        self._tell(active.folder)
 
     # ------------------------------------------------------------------------------------------------ telling
 
@@ -450,25 +348,8 @@ class LocalProvider:
     def _waiting(self) -> str:
         return f"waits for one of {self._slots} slots (spec.maxActiveRuns of Provider {self._name})"
 
-    async def _tell(self, folder: RunFolder) -> None:
-        update = folder.update(self._waiting)
-        if self._told.get(folder.id) == update:
-            return
-        self._told[folder.id] = update
-        for watcher in self._watchers:
-            watcher.pending.pop(folder.id, None)
-            watcher.pending[folder.id] = update
-            watcher.changed.set()
-
-    @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
-        """What the disk refuses may work later."""
-        try:
-            yield
-        except OSError as error:
-            raise Retryable(
-                f"Provider {self._name} cannot use its state folder {self._state}: {error}", reason="StateDirUnusable"
-            ) from error
+    def _tell(self, folder: RunFolder) -> None:
+        self._feed.tell(folder.update(self._waiting))
 
 
 def _cpus() -> int:

@@ -15,9 +15,9 @@ import yaml
 
 from kfp_operator.api.states import RunState
 from kfp_operator.errors import Retryable
-from kfp_operator.providers.local import driver
+from kfp_operator.providers.local import LocalParameters, LocalProvider, driver
 from kfp_operator.providers.local.process import run_environment, spawn
-from kfp_operator.providers.protocol import Submission, submission_id
+from kfp_operator.providers.protocol import ProviderConfig, Submission, submission_id
 from tests.integration.local.conftest import Open
 from tests.integration.local.harness import DEADLINE, Pipelines, marked, submission, watching
 from tests.waiting import eventually_async
@@ -63,6 +63,51 @@ async def test_an_operator_killed_at_any_point_of_a_start_leaves_a_run_that_runs
     assert (update.state, update.message) == (RunState.SUCCEEDED, "")
     assert [change.state.value for change in update.history] == ["queued", "running", "succeeded"]
     assert (tmp_path / "marks").read_text() == "ran\n"
+
+
+async def test_a_submission_that_is_given_up_half_way_can_be_repeated(open_provider: Open, pipelines: Pipelines, tmp_path: Path) -> None:
+    (tmp_path / "gate").touch()
+    run = job(tmp_path, pipelines)
+    parameters = LocalParameters()
+    attempts: list[asyncio.Task[str]] = []
+
+    def give_up(point: str) -> None:
+        if point == "prepare" and len(attempts) == 1:
+            attempts[0].cancel()
+
+    provider = LocalProvider(ProviderConfig("team", "laptop", parameters, state_dir=tmp_path / "state"), parameters, faults=give_up)
+    attempts.append(asyncio.create_task(provider.submit_run(run)))
+    with pytest.raises(asyncio.CancelledError):
+        await attempts[0]
+    attempts.append(asyncio.create_task(provider.submit_run(run)))
+    async with watching(provider) as watch:
+        assert (await watch.until(run.id)).state is RunState.SUCCEEDED
+    await provider.close()
+    assert (tmp_path / "marks").read_text() == "ran\n"
+
+
+async def test_one_broken_folder_does_not_keep_the_others_from_being_looked_at(
+    open_provider: Open, pipelines: Pipelines, tmp_path: Path
+) -> None:
+    broken, whole = job(tmp_path, pipelines, 1, "a"), job(tmp_path, pipelines, 2, "b")
+    provider = open_provider(slots=2)
+    async with watching(provider) as watch:
+        await provider.submit_run(broken)
+        await provider.submit_run(whole)
+        await watch.until_step(broken.id, "gate")
+        await watch.until_step(whole.id, "gate")
+    submission_file = tmp_path / "state" / "runs" / broken.id / driver.SUBMISSION
+    text = submission_file.read_text()
+    submission_file.write_text("{")
+    watch_of_all = aiter(provider.watch_runs())
+    (tmp_path / "gate").touch()
+    with pytest.raises(Retryable, match="cannot look after its runs"):
+        async for _ in watch_of_all:
+            pass
+    submission_file.write_text(text)
+    async with watching(provider) as watch:
+        assert (await watch.until(whole.id)).state is RunState.SUCCEEDED
+        assert (await watch.until(broken.id)).state is RunState.SUCCEEDED
 
 
 async def test_a_run_that_lives_is_adopted_and_can_be_followed_and_stopped(

@@ -28,8 +28,9 @@ def submit(runs: Path, **parameters: Any) -> RunFolder:
     options = Options(
         python="/usr/bin/python3", packages="preinstalled", grace=1, max_log_bytes=8192, environment={}, root=str(runs / "root")
     )
-    assert RunFolder.create(runs, submission, Resolved({"root": {"text": "Grüße 🐧\x7f"}}, STEPS), options, order=7)
-    return RunFolder.of(runs, "run-1")
+    folder = RunFolder.of(runs, "run-1")
+    assert folder.appear(folder.prepare(submission, Resolved({"root": {"text": "Grüße 🐧\x7f"}}, STEPS), options, order=7))
+    return folder
 
 
 def claim(folder: RunFolder) -> None:
@@ -71,7 +72,8 @@ def test_a_second_submission_of_the_same_id_changes_nothing(tmp_path: Path) -> N
     first = submit(tmp_path).submission()
     options = first.options
     submission = Submission("run-1", "team", "other", "uid", 1, PipelineVersion("team", "penguin", "abc123", {}))
-    assert not RunFolder.create(tmp_path, submission, Resolved({}, {}), options, order=8)
+    again = RunFolder.of(tmp_path, "run-1")
+    assert not again.appear(again.prepare(submission, Resolved({}, {}), options, order=8))
     assert RunFolder.of(tmp_path, "run-1").submission() == first
     assert [path.name for path in tmp_path.iterdir()] == ["run-1"]
 
@@ -141,6 +143,14 @@ def test_a_result_that_a_step_scribbled_over_is_a_failure(tmp_path: Path) -> Non
     (folder.path / driver.RESULT).write_text("{")
     assert folder.update("").message.endswith("result.json cannot be read")
     assert states(folder)[-1] is RunState.FAILED
+
+
+@pytest.mark.parametrize("name", [driver.CLAIM, driver.CANCEL])
+def test_a_claim_or_a_cancel_that_a_step_scribbled_over_still_counts(tmp_path: Path, name: str) -> None:
+    folder = submit(tmp_path)
+    (folder.path / name).write_text("{")
+    assert folder.claim() is not None or folder.cancellation() is not None
+    assert not folder.end_unclaimed("failed", "") if name == driver.CLAIM else folder.end_unclaimed("stopped", "")
 
 
 def test_steps_are_told_with_their_last_try(tmp_path: Path) -> None:
