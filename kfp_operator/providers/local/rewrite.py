@@ -77,6 +77,7 @@ class _Builder:
         self.components: dict[str, Any] = {}
         self.executors: dict[str, Any] = {}
         self.steps: dict[str, Step] = {}
+        self._copies: dict[str, int] = {}
 
     def expand(self, component: dict[str, Any], path: str, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -98,9 +99,12 @@ class _Builder:
         if len(self.components) >= MAX_TASKS:
             raise Permanent(f"the pipeline has more than {MAX_TASKS} tasks")
         name = name if name.startswith("comp-") else f"comp-{name}"  # kfp takes the folder's name from after this prefix
-        unique, number = name, 2
-        while unique in self.components or (number > 2 and unique in self._source):
-            unique, number = f"{name}-{number}", number + 1
+        if name not in self.components:
+            return name
+        number = self._copies.get(name, 1) + 1
+        while (unique := f"{name}-{number}") in self.components or unique in self._source:
+            number += 1
+        self._copies[name] = number
         return unique
 
     def _step(self, name: str, path: str, unique: str, component: dict[str, Any]) -> None:
