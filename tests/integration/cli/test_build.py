@@ -64,7 +64,9 @@ def test_one_of_several_must_be_named_and_can_be(tmp_path: Path) -> None:
 
 
 def test_settings_for_the_platform_are_kept_beside_the_pipeline(tmp_path: Path) -> None:
-    configured = pipeline("one", "first").replace('name="one"', 'name="one", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="5Gi"))')
+    configured = pipeline("one", "first").replace(
+        'name="one"', 'name="one", pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="5Gi"))'
+    )
     spec = build_manifest(write(tmp_path, configured))["spec"]["pipelineSpec"]
     assert spec["pipelineSpec"]["pipelineInfo"]["name"] == "one"
     assert "5Gi" in str(spec["platformSpec"])
