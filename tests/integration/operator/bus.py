@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import nats
 from nats.aio.client import Client
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 T = TypeVar("T")
@@ -21,9 +23,19 @@ class Reader:
     url: str
 
     def events(self, stream: str = "runs") -> list[dict[str, Any]]:
-        """Every CloudEvent in a stream, in order, with its NATS subject under "nats"."""
+        """Every CloudEvent in a stream, in order, with its NATS subject under "nats"; what is none is passed over."""
+        found = []
+        for message in self.messages(stream):
+            with suppress(ValueError):
+                document = json.loads(message.data or b"{}")
+                if isinstance(document, dict) and "specversion" in document:
+                    found.append(document | {"nats": message.subject})
+        return found
 
-        async def read(client: Client) -> list[dict[str, Any]]:
+    def messages(self, stream: str = "runs") -> list[RawStreamMsg]:
+        """Every message in a stream, in order."""
+
+        async def read(client: Client) -> list[RawStreamMsg]:
             js = client.jetstream()
             try:
                 info = await js.stream_info(f"kfp-operator-{stream}")
@@ -32,10 +44,9 @@ class Reader:
             found = []
             for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):
                 try:
-                    message = await js.get_msg(f"kfp-operator-{stream}", seq=sequence)
+                    found.append(await js.get_msg(f"kfp-operator-{stream}", seq=sequence))
                 except NotFoundError:
                     continue
-                found.append(json.loads(message.data or b"{}") | {"nats": message.subject})
             return found
 
         return self._do(read)

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -23,12 +24,12 @@ from kfp_operator.operator.credentials import load_credentials
 from kfp_operator.operator.resources import Kinds
 from tests.cluster import Cluster, NatsServer
 from tests.cluster.ports import free_port
-from tests.integration.operator.bus import Reader
 from tests.waiting import eventually
 
 T = TypeVar("T")
 NAMES = Names()
 KINDS = Kinds()
+SHORT = {"mlprv": KINDS.provider, "mlp": KINDS.pipeline, "mlr": KINDS.run}
 SCENARIO = yaml.safe_load((Path(__file__).parents[2] / "data" / "pipelines" / "scenario.yaml").read_text())
 API_VERSION = NAMES.api_version
 
@@ -36,7 +37,7 @@ API_VERSION = NAMES.api_version
 class Operator:
     """One operator process."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, *, nats: str, fault: str = "", **settings: Any) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, *, nats: str | Mapping[str, Any], fault: str = "", **settings: Any) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder / "operator.log"
@@ -46,7 +47,7 @@ class Operator:
         self._process: subprocess.Popen[bytes] | None = None
         document: dict[str, Any] = {
             "stateDir": str(folder / "state"),
-            "nats": {"servers": [nats]},
+            "nats": {"servers": [nats]} if isinstance(nats, str) else dict(nats),
             "http": {"port": self.port},
             "leaderElection": {"leaseDuration": 6},
             "log": {"level": "debug"},
@@ -153,15 +154,20 @@ class Operator:
 
 def end_runs(folder: Path) -> None:
     """Kill the process groups of local runs whose work folder lies below `folder`."""
+    for pid in processes(folder):
+        with suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def processes(folder: Path) -> list[int]:
+    """Pids of what was started with a path below `folder`."""
+    found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(folder) in command:
-                os.killpg(int(entry.name), signal.SIGKILL)
-        except (OSError, ValueError):
-            continue
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                if str(folder).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
 
 
 @dataclass
@@ -176,7 +182,7 @@ class Bench:
     neighbour: str = ""
     """Another namespace that the operators serve, if any."""
 
-    def operator(self, name: str = "operator", *, fault: str = "", nats: str = "", **settings: Any) -> Operator:
+    def operator(self, name: str = "operator", *, fault: str = "", nats: str | Mapping[str, Any] = "", **settings: Any) -> Operator:
         """A new operator of this namespace, not started."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -259,26 +265,36 @@ class Bench:
 
         return eventually(there, within, f"Run {name} is released")
 
-    def ended(self, name: str, state: str, within: float = 60) -> tuple[Run, dict[str, Any]]:
-        """The Run and the data of its completion, once it is settled: label, finalizer, status and the one stored event agree."""
-        self.wait(name, state, within)
-        run = self.released(name)
-        status = run.status
-        assert run.metadata.labels[NAMES.completed] == state
-        assert status.completion_state == ("Succeeded" if state == "succeeded" else "Failed")
-        shown = {c.type: c.status for c in status.conditions}
-        assert (shown["Completed"], shown["Succeeded"]) == ("True", "True" if state == "succeeded" else "False"), shown
-        assert "Reconciling" not in shown
-        told = [d for d in Reader(self.nats.url).completions(f"{self.namespace}/{name}") if d["runUid"] == run.metadata.uid]
-        assert len(told) == 1, told
-        assert told[0]["state"] == state
-        assert told[0]["status"] == ("succeeded" if state == "succeeded" else "failed")
-        assert (told[0]["runId"], told[0]["message"]) == (status.provider_id, status.message)
-        return run, told[0]
+    def document(self, resource: str, name: str) -> dict[str, Any] | None:
+        """The object of that short name (mlprv, mlp, mlr) as the API server has it."""
+
+        async def read(client: Client) -> dict[str, Any] | None:
+            try:
+                return await client.get(SHORT[resource], name, self.namespace)
+            except NotFound:
+                return None
+
+        return self.ask(read)
+
+    def patch(self, resource: str, name: str, **changes: Any) -> None:
+        """Merge into the object, as a user."""
+        self.ask(lambda client: client.patch(SHORT[resource], name, changes, self.namespace))
+
+    def delete(self, resource: str, name: str) -> None:
+        """Delete the object, as a user; does not wait until it is gone."""
+        self.ask(lambda client: client.delete(SHORT[resource], name, self.namespace))
+
+    def gone(self, resource: str, name: str, within: float = 20) -> None:
+        """Wait until there is no such object."""
+        eventually(lambda: self.document(resource, name) is None, within, f"{resource} {name} is gone")
+
+    def conditions(self, resource: str, name: str) -> dict[str, dict[str, Any]]:
+        """The object's conditions by type."""
+        found = self.document(resource, name) or {}
+        return {c["type"]: c for c in found.get("status", {}).get("conditions", [])}
 
     def condition(self, resource: str, name: str, type_: str) -> dict[str, Any] | None:
-        found = self.cluster.get(resource, name, self.namespace) or {}
-        return next((c for c in found.get("status", {}).get("conditions", []) if c["type"] == type_), None)
+        return self.conditions(resource, name).get(type_)
 
     def wait_reason(self, resource: str, name: str, reason: str, within: float = 30) -> dict[str, Any]:
         """The Ready condition, once it has the reason."""
