@@ -13,6 +13,7 @@ from kfp_operator.api import hashing
 from tests.cluster.cluster import KubectlError
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import SCENARIO, Bench
+from tests.integration.operator.verdict import ended_well
 from tests.waiting import eventually
 
 SPEC: dict[str, Any] = SCENARIO["spec"]["pipelineSpec"]
@@ -34,8 +35,7 @@ def ready(shared: Bench) -> Bench:
 
 
 def conditions(bench: Bench, resource: str, name: str) -> dict[str, str]:
-    found = bench.cluster.get(resource, name, bench.namespace) or {}
-    return {c["type"]: c["status"] for c in found.get("status", {}).get("conditions", [])}
+    return {type_: c["status"] for type_, c in bench.conditions(resource, name).items()}
 
 
 def starts(bench: Bench, name: str) -> None:
@@ -68,7 +68,9 @@ def test_a_run_waits_for_its_pipeline_and_starts_when_it_appears(ready: Bench) -
 def test_a_run_waits_for_its_version_and_starts_when_it_is_made(ready: Bench) -> None:
     coming = changed(description="the next version")
     version = hashing.inline_version({"pipelineSpec": coming})
-    ready.apply(ready.pipeline("versioned"), ready.run("ahead", pipeline=f"versioned:{version}"))
+    ready.apply(ready.pipeline("versioned"))
+    ready.wait_reason("mlp", "versioned", "Succeeded")
+    ready.apply(ready.run("ahead", pipeline=f"versioned:{version}"))
     waits = ready.wait_reason("mlr", "ahead", "PipelineVersionNotFound")
     assert version in waits["message"]
     assert hashing.inline_version({"pipelineSpec": SPEC}) in waits["message"], "the versions there are"
@@ -138,7 +140,8 @@ def test_a_provider_with_a_mistake_names_the_field_and_what_is_accepted(shared: 
         assert word in said
     assert conditions(shared, "mlprv", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
     if mistake.remedy is None:
-        shared.cluster.kubectl("delete", "mlprv", name, "-n", shared.namespace, "--timeout=10s")
+        shared.delete("mlprv", name)
+        shared.gone("mlprv", name)
         return
     shared.apply(shared.provider(name, **mistake.remedy))
     shared.wait_reason("mlprv", name, "Succeeded")
@@ -189,7 +192,8 @@ def test_what_is_no_pipeline_fails_with_its_path_and_is_mended_by_an_edit(
     waits = ready.wait_reason("mlr", name, "PipelineNotReady")
     assert words[0] in waits["message"]
     assert conditions(ready, "mlr", name)["Stalled"] == "True", "only a person can mend the Pipeline"
-    ready.cluster.kubectl("delete", "mlr", name, "-n", ready.namespace, "--timeout=10s")
+    ready.delete("mlr", name)
+    ready.gone("mlr", name)
     ready.apply(ready.pipeline(name))
     ready.wait_reason("mlp", name, "Succeeded")
 
@@ -212,10 +216,10 @@ def test_a_config_map_is_waited_for_read_and_read_again(ready: Bench) -> None:
         ready.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "compiled"}, field: data})
 
     def touch(value: str) -> None:  # the ConfigMap is read again whenever the Pipeline changes, else every minute
-        ready.cluster.kubectl("annotate", "--overwrite", "mlp/stored", "-n", ready.namespace, f"touched={value}")
+        ready.patch("mlp", "stored", metadata={"annotations": {"touched": value}})
 
     def version() -> str:
-        found = ready.cluster.get("mlp", "stored", ready.namespace) or {}
+        found = ready.document("mlp", "stored") or {}
         return str(found["status"].get("version", ""))
 
     source = {"configMapKeyRef": {"name": "compiled", "key": "pipeline.yaml"}}
@@ -282,7 +286,7 @@ def refused(ready: Bench) -> Bench:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_run_that_can_never_work_fails_with_its_field_and_is_told(refused: Bench, case: str) -> None:
-    run, told = refused.ended(f"refused-{case}", "failed")
+    run, told = ended_well(refused, f"refused-{case}", "failed", quiet=False)
     for word in REFUSED[case][1]:
         assert word in told["message"]
     assert (told["runId"], told["attempt"], told["runStartTime"]) == ("", 1, None)
@@ -300,8 +304,8 @@ def test_an_artifact_path_of_another_form_is_refused_at_once(ready: Bench) -> No
 def test_a_run_cancelled_while_it_waits_ends_stopped_and_is_told(ready: Bench) -> None:
     ready.apply(ready.run("given-up", pipeline="never"))
     ready.wait_reason("mlr", "given-up", "PipelineNotFound")
-    ready.cluster.kubectl("patch", "mlr", "given-up", "-n", ready.namespace, "--type=merge", "-p", '{"spec":{"cancel":true}}')
-    _, told = ready.ended("given-up", "stopped")
+    ready.patch("mlr", "given-up", spec={"cancel": True})
+    _, told = ended_well(ready, "given-up", "stopped", quiet=False)
     assert (told["runId"], told["message"]) == ("", "cancelled before it was submitted")
 
 
@@ -353,8 +357,8 @@ def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(endings: 
     name, ending = f"run-{case}", ENDINGS[case]
     if case == "is-cancelled":
         endings.wait(name, "running")
-        endings.cluster.kubectl("patch", "mlr", name, "-n", endings.namespace, "--type=merge", "-p", '{"spec":{"cancel":true}}')
-    run, told = endings.ended(name, ending.state)
+        endings.patch("mlr", name, spec={"cancel": True})
+    run, told = ended_well(endings, name, ending.state, quiet=False)
     for word in ending.words:
         assert word in told["message"]
     assert bool(told["message"]) == bool(ending.words)
@@ -376,7 +380,7 @@ def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(endings: 
 def test_kubectl_tells_a_person_what_to_do(endings: Bench) -> None:
     endings.apply(endings.run("puzzled", pipeline="not-yet"))
     endings.wait_reason("mlr", "puzzled", "PipelineNotFound")
-    endings.ended("run-raises", "failed")
+    ended_well(endings, "run-raises", "failed", quiet=False)
 
     def kubectl(*args: str) -> str:
         return endings.cluster.kubectl(*args, "-n", endings.namespace).stdout

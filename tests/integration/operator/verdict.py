@@ -11,20 +11,25 @@ from tests.integration.operator.harness import NAMES, Bench
 from tests.waiting import eventually
 
 
-def ended_well(bench: Bench, name: str, state: str, within: float = 60) -> tuple[Run, dict[str, Any]]:
+def ended_well(bench: Bench, name: str, state: str, within: float = 60, *, quiet: bool = True) -> tuple[Run, dict[str, Any]]:
     """`all_ended_well` for one Run: it, and the data of its completion."""
-    return all_ended_well(bench, {name: state}, within)[name]
+    return all_ended_well(bench, {name: state}, within, quiet=quiet)[name]
 
 
-def all_ended_well(bench: Bench, states: Mapping[str, str], within: float = 60) -> dict[str, tuple[Run, dict[str, Any]]]:
+def all_ended_well(
+    bench: Bench, states: Mapping[str, str], within: float = 60, *, quiet: bool = True
+) -> dict[str, tuple[Run, dict[str, Any]]]:
     """Each Run, by name with the state it must end in, and the data of its completion.
 
     Status, label and event agree, nothing holds the Run, the event and its documented copy are stored once each, every state was told
-    once, the pipeline was started once, and no event waits for its effect.
+    once, the pipeline was started once, and no event waits for its effect (`quiet`; False: other Runs are on their way).
     """
     reader, runs = Reader(bench.nats.url), settled(bench, states, within)
-    # what a killed process held comes again after ten seconds
-    eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+    if quiet:  # what a killed process held comes again after ten seconds
+        eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+    else:
+        uids = {runs[name].metadata.uid for name in states}
+        eventually(lambda: uids <= {e["data"]["runUid"] for e in reader.events("documented")}, 10, "the documented copies are stored")
     events, copies, begun = reader.events(), reader.events("documented"), starts(bench)
     found = {}
     for name, state in states.items():
