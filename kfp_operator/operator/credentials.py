@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
@@ -52,6 +54,7 @@ class Endpoint:
     server_name: str | None = None
     """Name in the server's certificate, where it is not the host's."""
     proxy: str | None = None
+    """The kubeconfig's; None: the environment decides."""
 
 
 class Credentials(ABC):
@@ -95,8 +98,7 @@ class Credentials(ABC):
             headers={hdrs.USER_AGENT: f"kfp-operator/{__version__}"},
             middlewares=(self._authorize,),
             trace_configs=list(tracing),
-            proxy=endpoint.proxy,
-            trust_env=endpoint.proxy is None,
+            proxy=endpoint.proxy or _environments_proxy(endpoint.server),
         )
 
     async def _authorize(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -231,6 +233,12 @@ def _load(path: str | Path | None, context: str | None) -> Credentials:
         return ServiceAccount()
     found = kubeconfig.read_context(files or "~/.kube/config", context)
     return Plugin(found) if found.needs_plugin else Kubeconfig(found)
+
+
+def _environments_proxy(server: str) -> str | None:
+    """The proxy that HTTPS_PROXY and NO_PROXY mean. Looked up once: aiohttp would do so, in a thread, for each request."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 def _endpoint(context: Context, tls: ssl.SSLContext | None) -> Endpoint:

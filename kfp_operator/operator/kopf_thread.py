@@ -7,6 +7,7 @@ task that was begun after it. Figures and reasons stand in `docs/architecture.md
 
 import asyncio
 import concurrent.futures
+import logging
 import random
 import sys
 import threading
@@ -32,6 +33,10 @@ with _without("kubernetes", "kubernetes_asyncio", "pykube"):  # Kopf only wants 
 
 __all__ = ["KopfThread", "kopf", "kopf_settings"]
 
+log = logging.getLogger(__name__)
+
+ENDING = 15.0
+"""Seconds that Kopf gets to end, before it is left to itself."""
 TLS_SHUTDOWN = 0.25
 """Seconds that interrupted watches get to close their connections, before the loop that would do it is closed (aiohttp's advice)."""
 
@@ -98,14 +103,21 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 class KopfThread:
-    """Runs Kopf in a thread and event loop of its own. `ended` is called there, with what it ended by."""
+    """Runs Kopf in a thread and event loop of its own. `ended` is called there, with what it ended by.
+
+    When one watch fails, Kopf closes its session under the other ones, which may then neither go on nor be cancelled, and it waits for
+    them without end (seen with 1.45.2). Its clean-up comes before: there the other watches are cancelled while they still can be.
+    """
 
     def __init__(self, registry: kopf.OperatorRegistry, namespaces: Sequence[str], ended: Callable[[BaseException | None], None]) -> None:
+        kopf.on.cleanup(registry=registry)(self._cancel_watches)
         self._registry = registry
         self._namespaces = namespaces
         self._ended = ended
         self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="kopf", daemon=True)
+        self._cleaning = asyncio.Event()
+        self._ours: set[asyncio.Task[Any]] = set()
 
     def start(self) -> None:
         """Begin."""
@@ -117,13 +129,37 @@ class KopfThread:
             self._stop.set_result(None)
 
     async def _run(self) -> None:
-        operator = kopf.operator(
-            registry=self._registry,
-            settings=kopf_settings(),
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            stop_flag=self._stop,
+        # Kopf ends its tasks without asking what became of them; what it ended by is told by `ended`.
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: log.debug("in Kopf's loop: %s", context["message"]))
+        operator = asyncio.create_task(
+            kopf.operator(
+                registry=self._registry,
+                settings=kopf_settings(),
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._stop,
+            )
         )
-        (result,) = await asyncio.gather(operator, return_exceptions=True)
-        await asyncio.sleep(TLS_SHUTDOWN)
-        self._ended(result)
+        cleaning = asyncio.create_task(self._cleaning.wait())
+        self._ours = asyncio.all_tasks()
+        await asyncio.wait((operator, cleaning), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((operator,), timeout=ENDING)
+        cleaning.cancel()
+        if operator.done():
+            (result,) = await asyncio.gather(operator, return_exceptions=True)
+            await asyncio.sleep(TLS_SHUTDOWN)
+            self._ended(result)
+        else:
+            self._ended(TimeoutError(f"Kopf has failed and does not end within {ENDING:g} s; its log says why"))
+
+    async def _cancel_watches(self, **_: Any) -> None:
+        """End what Kopf left behind: first the watches, which would take it for a pause if the tasks that pause them ended too."""
+        self._cleaning.set()
+        kept = self._ours | {asyncio.current_task()}
+        left = [task for task in asyncio.all_tasks() if task not in kept]
+        watches = [task for task in left if task.get_name().startswith("watcher for ")]
+        for some in (watches, left):
+            for task in some:
+                task.cancel()
+            if some:
+                await asyncio.wait(some, timeout=ENDING / 3)

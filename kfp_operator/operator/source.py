@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import ValidationError
@@ -78,6 +79,7 @@ class Source:
     `changed` is called with the key of each object that is new or newer than what the store had (so not for the echo of a write whose
     answer was put into the store), `gone` with key and uid of each that was deleted, `relisted` when a watch began anew, so that deletions
     may have been missed, and `invalid` for an object that its model cannot parse. All on the event loop of `run`.
+    `pause`: seconds until watches that ended begin again, doubled each time in a row.
     """
 
     def __init__(
@@ -94,7 +96,9 @@ class Source:
         relisted: Callable[[], None],
         invalid: Callable[[Key, str], None],
         metrics: Metrics,
+        pause: float = 1.0,
     ) -> None:
+        self._pause = pause
         self._credentials = credentials
         self._cluster = cluster
         self._store = store
@@ -106,7 +110,8 @@ class Source:
         self._relisted = relisted
         self._invalid = invalid
         self._metrics = metrics
-        self._paths = {kind.path(namespace) for kind in kinds for namespace in namespaces or ("",)}
+        prefix = urlsplit(credentials.endpoint.server).path.rstrip("/")  # of a server behind a gateway
+        self._paths = {prefix + kind.path(namespace) for kind in kinds for namespace in namespaces or ("",)}
         self._inbox: deque[_Message] = deque()
         self._scheduled = threading.Lock()
         self._expected = 0
@@ -137,7 +142,7 @@ class Source:
             if short_lives >= SHORT_LIVES:
                 raise ClusterUnavailable(self.trouble) from error
             log.warning("%s; they begin again", self.trouble, exc_info=error)
-            await _sleep_unless(stop, 2.0**short_lives)
+            await _sleep_unless(stop, self._pause * 2.0**short_lives)
 
     async def _wait_until_served(self, stop: asyncio.Event) -> bool:
         """Wait until all kinds can be listed, and note what exists. False: stopped before."""

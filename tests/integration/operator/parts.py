@@ -1,10 +1,13 @@
 """Parts of the runtime, connected to the test's API server as the operator connects them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from aiohttp import web
 
 from kfp_operator.api.names import Names
 from kfp_operator.operator.client import Cluster
@@ -32,7 +35,7 @@ def run_manifest(name: str, **spec: Any) -> dict[str, Any]:
 class Watched:
     """A source and a sweeper that feed a store, and what they said."""
 
-    def __init__(self, client: Cluster, namespaces: tuple[str, ...]) -> None:
+    def __init__(self, client: Cluster, namespaces: tuple[str, ...], *, pause: float = 0.1) -> None:
         self.store = Store(Names())
         self.metrics = Metrics()
         self.changed: list[Key] = []
@@ -54,6 +57,7 @@ class Watched:
             relisted=self._relisted,
             invalid=self.invalid.__setitem__,
             metrics=self.metrics,
+            pause=pause,
         )
 
     def _relisted(self) -> None:
@@ -81,3 +85,77 @@ async def watching(client: Cluster, *namespaces: str) -> AsyncIterator[Watched]:
             await sweeper
         with suppress(asyncio.CancelledError):
             await source
+
+
+class Gateway:
+    """Stands between a client and the API server, as a proxy in a cluster does, and can answer watches by itself."""
+
+    def __init__(self, upstream: Cluster) -> None:
+        self._upstream = upstream
+        self._ports: list[int] = []
+        self._open: set[asyncio.Event] = set()
+        self.watch_error: dict[str, Any] | None = None
+        """While set, each watch of Runs gets this error event and nothing else."""
+        self.errors = 0
+        """How many got it."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[0]}/k8s/clusters/c-1"
+
+    def cut_watches(self) -> None:
+        """End the watches that are open."""
+        for ended in self._open:
+            ended.set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_route("GET", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._ports.append(runner.addresses[0][1])
+        async with self._upstream.credentials.session(limit=0) as self._session:
+            try:
+                yield
+            finally:
+                self.cut_watches()
+                await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        watch = request.query.get("watch") == "true"
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        if watch and self.watch_error is not None and request.path.endswith("/runs"):
+            await response.prepare(request)
+            await response.write(json.dumps({"type": "ERROR", "object": self.watch_error}).encode() + b"\n")
+            self.errors += 1
+            return response
+        headers = {"Accept": request.headers.get("Accept", "*/*")}
+        async with self._session.get(self._upstream.server + request.raw_path.removeprefix("/k8s/clusters/c-1"), headers=headers) as answer:
+            response.set_status(answer.status)
+            await response.prepare(request)
+            ended = asyncio.Event()
+            if watch:
+                self._open.add(ended)
+            end = asyncio.create_task(ended.wait())
+            while not ended.is_set():
+                chunk = asyncio.create_task(answer.content.readany())
+                await asyncio.wait({chunk, end}, return_when=asyncio.FIRST_COMPLETED)
+                if not chunk.done():
+                    chunk.cancel()
+                elif data := chunk.result():
+                    await response.write(data)
+                    continue
+                break
+            end.cancel()
+            self._open.discard(ended)
+        return response
+
+
+def plain_kubeconfig(folder: Path, url: str) -> Path:
+    """A kubeconfig for a server that asks for nothing."""
+    path = folder / "plain.kubeconfig"
+    entries = {"clusters": [{"name": "c", "cluster": {"server": url}}], "contexts": [{"name": "x", "context": {"cluster": "c"}}]}
+    path.write_text(json.dumps(entries | {"current-context": "x"}))
+    return path

@@ -4,17 +4,32 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
 
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import Run
+from kfp_operator.errors import ClusterUnavailable
+from kfp_operator.operator.client import Cluster as Client
 from kfp_operator.operator.resources import Kinds
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, SettledRun
 from tests.cluster import Cluster, ControlPlane
-from tests.integration.operator.parts import KINDS, connected, run_manifest, watching
+from tests.integration.operator.parts import KINDS, Gateway, Watched, connected, plain_kubeconfig, run_manifest, watching
 from tests.waiting import eventually_async
 
 RUN = KINDS.run
+
+
+@asynccontextmanager
+async def gateway_to(admin: Client, folder: Path) -> AsyncIterator[tuple[Gateway, Client]]:
+    """A gateway and a client that goes through it."""
+    gateway = Gateway(admin)
+    async with gateway.serving(), connected(plain_kubeconfig(folder, gateway.url)) as client:
+        yield gateway, client
 
 
 async def test_everything_that_exists_is_seen_before_the_source_says_so_and_changes_follow(cluster: Cluster, namespace: str) -> None:
@@ -107,23 +122,50 @@ async def test_a_deletion_that_no_watch_reported_is_swept(cluster: Cluster, name
         assert await sweeper.sweep() == 0
 
 
-async def test_a_watch_that_begins_anew_asks_for_a_sweep(cluster: Cluster, namespace: str) -> None:
-    """An API server that forgot the version answers 410; here Kopf's end stands for it, which lists anew just so."""
-    async with connected(cluster.kubeconfig) as client:
-        await client.create(RUN, run_manifest("deleted"), namespace)
+async def test_a_watch_that_must_be_listed_again_misses_no_deletion(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+    async with connected(cluster.kubeconfig) as admin, gateway_to(admin, tmp_path) as (gateway, client):
+        for name in ("kept", "deleted"):
+            await admin.create(RUN, run_manifest(name), namespace)
         async with watching(client, namespace) as watched:
             async with asyncio.timeout(30):
                 await watched.source.synced.wait()
-            store = watched.store
-        await client.delete(RUN, "deleted", namespace)
-        assert store.keys("Run")
-        stop = asyncio.Event()
-        again = asyncio.create_task(watched.source.run(stop))
-        await eventually_async(lambda: watched.relists >= 1, 30, "the watches began anew")
-        await watched.sweeper.sweep()
-        assert not store.keys("Run")
-        stop.set()
-        await again
+            gateway.watch_error = gone
+            gateway.cut_watches()
+            await admin.delete(RUN, "deleted", namespace)
+            await admin.create(RUN, run_manifest("new"), namespace)
+            await eventually_async(lambda: gateway.errors, 30, "the watch is told to list again")
+            gateway.watch_error = None
+            await eventually_async(lambda: watched.runs == {"kept", "new"}, 30, "the store is right again")
+            assert watched.gone == [Key("Run", namespace, "deleted")]
+            assert watched.relists >= 1
+
+
+async def test_an_error_in_a_watch_that_ends_kopf_is_survived(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    failure = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcdserver: leader changed"}
+    async with connected(cluster.kubeconfig) as admin, gateway_to(admin, tmp_path) as (gateway, client):
+        await admin.create(RUN, run_manifest("deleted"), namespace)
+        async with watching(client, namespace) as watched:
+            async with asyncio.timeout(30):
+                await watched.source.synced.wait()
+            gateway.watch_error = failure
+            gateway.cut_watches()
+            await eventually_async(lambda: "the watches ended" in watched.source.trouble, 30, "readiness tells")
+            gateway.watch_error = None
+            await admin.delete(RUN, "deleted", namespace)
+            await admin.create(RUN, run_manifest("new"), namespace)
+            await eventually_async(lambda: watched.runs == {"new"}, 60, "the store is right again")
+            await eventually_async(lambda: watched.source.trouble == "", 10, "readiness tells")
+
+
+async def test_watches_that_end_again_and_again_are_an_error_in_the_end(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    failure = {"kind": "Status", "code": 500, "message": "broken for good"}
+    async with connected(cluster.kubeconfig) as admin, gateway_to(admin, tmp_path) as (gateway, client):
+        gateway.watch_error = failure
+        watched = Watched(client, (namespace,), pause=0.01)
+        with pytest.raises(ClusterUnavailable, match=r"the watches ended: .*broken for good"):
+            async with asyncio.timeout(60):
+                await watched.source.run(asyncio.Event())
 
 
 async def test_missing_definitions_are_waited_for_and_named(cluster: Cluster) -> None:

@@ -138,6 +138,27 @@ async def test_something_that_is_no_api_server_is_said_to_be_none(tmp_path: Path
             await cluster.get(NAMESPACES, "default")
 
 
+@pytest.mark.parametrize(
+    ("no_proxy", "proxied"), [("", True), ("api.example", False), (".example", False), ("other.example", True), ("*", False)]
+)
+async def test_the_environments_proxy_is_used_unless_it_excludes_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_proxy: str, proxied: bool
+) -> None:
+    async def proxy(request: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"name": request.raw_path}})
+
+    async with server(proxy) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("no_proxy", no_proxy)
+        async with Cluster(await load_credentials(config(tmp_path, "http://api.example:6443")), timeout=5) as cluster:
+            if proxied:
+                answer = await cluster.get(NAMESPACES, "default")
+                assert answer["metadata"]["name"] == "http://api.example:6443/api/v1/namespaces/default"
+            else:
+                with pytest.raises(ClusterUnavailable, match="Cannot connect to host api"):
+                    await cluster.get(NAMESPACES, "default")
+
+
 async def test_a_redirect_is_not_followed_with_our_token(tmp_path: Path) -> None:
     async with client(tmp_path, always(302, Location="http://elsewhere.example/")) as cluster:
         with pytest.raises(ClusterError) as raised:
