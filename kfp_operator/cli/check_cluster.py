@@ -116,7 +116,7 @@ async def _check_served(target: Target, wanted: Mapping[str, Any]) -> Finding:
 def _behaviour(version: Mapping[str, Any]) -> dict[str, Any]:
     """What the API server does with objects: schema, selectable fields and subresources, without words for people."""
     return {
-        "schema": _without_descriptions(version["schema"]["openAPIV3Schema"]),
+        "schema": without_descriptions(version["schema"]["openAPIV3Schema"]),
         "selectableFields": version.get("selectableFields"),
         "subresources": version.get("subresources"),
     }
@@ -131,14 +131,14 @@ def _looks(version: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any
     return {"schema": version["schema"], "columns": columns, "names": names}
 
 
-def _without_descriptions(schema: Any, *, names: bool = False) -> Any:
+def without_descriptions(schema: Any, *, names: bool = False) -> Any:
     """`names`: the keys of this object are the users' (properties), so one called description stays."""
     match schema:
         case dict():
             kept = {key: value for key, value in schema.items() if names or key != "description"}
-            return {key: _without_descriptions(value, names=not names and key == "properties") for key, value in kept.items()}
+            return {key: without_descriptions(value, names=not names and key == "properties") for key, value in kept.items()}
         case list():
-            return [_without_descriptions(item) for item in schema]
+            return [without_descriptions(item) for item in schema]
         case _:
             return schema
 

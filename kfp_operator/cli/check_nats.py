@@ -44,6 +44,8 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
                 yield fail("NATS", why, "start the server, or correct nats.servers (--nats) and its credentials")
             return
         where = ", ".join(re.sub(r"//[^/@]*@", "//", server) for server in servers.servers)
+        if not settings.nats.servers:
+            where += ", the private server of an operator on this machine"
         if tuple(int(part) for part in bus.server_version.split(".")[:2]) < LEAST_VERSION:
             yield fail("NATS", f"nats-server {bus.server_version} at {where} has no message TTL", "upgrade it to 2.11 or later")
             return

@@ -15,6 +15,7 @@ EPILOG = options.examples(
     "kfp-operator run --config operator.yaml",
 ) + options.exit_codes(
     "0   stopped by SIGTERM or Ctrl-C",
+    "1   another process leads in its place: start it again",
     "2   flags, settings or files that cannot be used",
     "4   the API server or NATS refused at the start",
 )

@@ -39,7 +39,7 @@ def view(run: Run) -> View:
     ended = completed is not None and completed.status == "True"
     ready = conditions.find(status.conditions, "Ready")
     if status.state is None and not ended:
-        message = status.message or (ready.message or ready.reason if ready is not None else "for the operator to see it")
+        message = status.message or (ready.message or ready.reason if ready is not None else "the operator has not looked at it yet")
         return View(WAITING, message, ended=False, succeeded=False)
     state = status.state.value if status.state is not None else (completed.reason if completed is not None else "")
     message = status.message
@@ -67,20 +67,20 @@ def _key(entry: HistoryEntry) -> tuple[int, RunState, datetime]:
 
 
 def summary(run: Run) -> list[str]:
-    """What came of a Run that has ended: one line per fact, the outcome first."""
+    """What came of a Run that has ended: one line per fact, the outcome first. Why is told by `news`, beside the state."""
     status, present = run.status, view(run)
     if not present.ended:
         return []
     taken = f" after {length((status.end_time - status.start_time).total_seconds())}" if status.start_time and status.end_time else ""
     attempt = f" at attempt {status.attempt}" if status.attempt > 1 else ""
     lines = [f"Run {run.metadata.full_name} {present.state}{attempt}{taken}"]
-    if not present.succeeded and present.message:
-        lines.append(f"  {present.message}")
     if not present.succeeded and status.failed_task:
         lines.append(f"  failed task: {status.failed_task}")
     lines += [f"  artifact {artifact.name}: {artifact.location}" for artifact in status.artifacts]
     if status.url:
         lines.append(f"  {status.url}")
+    if not present.succeeded and status.attempt:
+        lines.append(f"  its log: kfp-operator runs logs {run.metadata.name} -n {run.metadata.namespace}")
     return lines
 
 

@@ -35,7 +35,7 @@ def ended(state: str, **status: Any) -> Run:
 def test_a_run_without_a_status_waits_for_the_operator() -> None:
     now = view(run())
     assert (now.state, now.ended) == ("waiting", False)
-    assert now.message == "for the operator to see it"
+    assert now.message == "the operator has not looked at it yet"
 
 
 def test_a_waiting_run_says_for_what() -> None:
@@ -111,9 +111,19 @@ def test_the_summary_of_a_success_names_its_artifacts() -> None:
     assert summary(ended("succeeded", **status)) == ["Run team/train-1 succeeded after 1 min 10 s", "  artifact model: file:///m"]
 
 
-def test_the_summary_of_a_failure_says_why_and_where() -> None:
-    lines = summary(ended("failed", message="the step raised ValueError", failedTask="train", attempt=2, url="http://kfp/1"))
-    assert lines == ["Run team/train-1 failed at attempt 2", "  the step raised ValueError", "  failed task: train", "  http://kfp/1"]
+def test_the_summary_of_a_failure_says_where_and_how_to_see_more() -> None:
+    failed = ended("failed", message="the step raised ValueError", failedTask="train", attempt=2, url="http://kfp/1")
+    assert summary(failed) == [
+        "Run team/train-1 failed at attempt 2",
+        "  failed task: train",
+        "  http://kfp/1",
+        "  its log: kfp-operator runs logs train-1 -n team",
+    ]
+    assert news(None, failed) == [Line("failed", "the step raised ValueError")]
+
+
+def test_a_run_that_was_refused_has_no_log() -> None:
+    assert summary(ended("failed", message="no such parameter", attempt=0)) == ["Run team/train-1 failed"]
 
 
 def test_a_run_that_goes_on_has_no_summary() -> None:
