@@ -70,7 +70,6 @@ KINDS = (
             Column("Type", ".spec.type", "The kind of backend."),
             SYNC_STATE,
             READY_REASON,
-            Column("Active", ".status.activeRuns", "Runs that are active at the backend.", "integer"),
             AGE,
             MESSAGE,
         ),

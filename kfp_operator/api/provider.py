@@ -36,8 +36,6 @@ class ProviderSpec(Model):
 class ProviderStatus(Status):
     """Whether the backend can be used."""
 
-    active_runs: Annotated[int, Enforced(minimum=0)] = Field(0, description="Runs that are active at the backend now.")
-
 
 class Provider(Resource):
     """An ML backend that Pipelines and Runs name, as namespace/name, and the operator submits to."""

@@ -16,6 +16,8 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from kfp_operator.api.names import Names
+from kfp_operator.api.provider import Provider
+from kfp_operator.api.run import Run
 from kfp_operator.errors import BusError, ClusterError, KfpOperatorError, LeadershipLost
 from kfp_operator.events.bus import Cursor
 from kfp_operator.events.jetstream import JetStreamBus
@@ -261,6 +263,14 @@ class Operator:
         if key.kind != "Run":
             for user in self.store.referring(key):
                 self.queue.add(user)
+        if key.kind != "Provider" and not isinstance(self.store.get(key), Run):
+            self._wake_deleted_providers()
+
+    def _wake_deleted_providers(self) -> None:
+        """A user of a Provider has ended or is gone: one that is being deleted may wait for just that."""
+        for provider in self.store.values("Provider"):
+            if isinstance(provider, Provider) and provider.metadata.deletion_timestamp is not None:
+                self.queue.add(Key.of(provider))
 
     def _on_gone(self, key: Key, uid: str) -> None:
         if key.kind == "Run":

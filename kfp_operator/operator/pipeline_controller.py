@@ -93,13 +93,13 @@ class PipelineController:
             self._desks.pop(f"{key.namespace}/{key.name}", None)
             self._versions.pop((key.namespace, key.name), None)
             return None
-        if self._store.get(Key.parse("Provider", pipeline.spec.provider)) and self._backends.check_of(pipeline.spec.provider) is None:
-            return UNCHECKED_AGAIN  # the Provider's first check wakes it
         desk = self._desks.setdefault(pipeline.metadata.full_name, Desk())
         if pipeline.metadata.deletion_timestamp is None:
             await self._refresh(pipeline, desk)
         source = await self._source(pipeline)
         for _ in range(STEPS):
+            if self._store.get(Key.parse("Provider", pipeline.spec.provider)) and self._backends.check_of(pipeline.spec.provider) is None:
+                return UNCHECKED_AGAIN  # the Provider's first check wakes it
             decision = decisions.decide_pipeline(self._situation(pipeline, desk, source))
             action = decision.action
             if action is None:

@@ -82,18 +82,17 @@ class ProviderController:
         return provider
 
     def _situation(self, provider: Provider) -> ProviderSituation:
-        finalizer, runs, others = self._names.finalizer, [], []
+        users = []
         for key in self._store.referring(Key.of(provider)):
             user = self._store.get(key)
-            if isinstance(user, Run) and finalizer in user.metadata.finalizers and user.status.completion_state is None:
-                runs.append(str(key))
-            elif isinstance(user, Pipeline) and finalizer in user.metadata.finalizers:
-                others.append(str(key))
+            if not isinstance(user, Run | Pipeline) or self._names.finalizer not in user.metadata.finalizers:
+                continue
+            if isinstance(user, Pipeline) or user.status.completion_state is None:
+                users.append(str(key))
         return ProviderSituation(
             provider=provider,
             check=self._backends.check_of(provider.metadata.full_name),
-            active_runs=len(runs),
-            users=sorted(runs + others),
+            users=sorted(users),
             now=self._now(),
             names=self._names,
         )

@@ -36,7 +36,6 @@ class ProviderSituation:
 
     provider: Provider
     check: Check | None
-    active_runs: int
     users: Sequence[str]
     """Unfinished Runs and Pipelines that need this provider to be released, as "Run ns/name", sorted."""
     now: datetime

@@ -23,7 +23,7 @@ def checked(*, ok: bool = True, time: datetime = b.NOW, **changes: Any) -> Check
 
 def situation(**changes: Any) -> ProviderSituation:
     usual = ProviderSituation(
-        provider=provider(finalizers=[b.NAMES.finalizer]), check=checked(), active_runs=0, users=(), now=b.NOW, names=b.NAMES
+        provider=provider(finalizers=[b.NAMES.finalizer]), check=checked(), users=(), now=b.NOW, names=b.NAMES
     )
     return replace(usual, **changes)
 
