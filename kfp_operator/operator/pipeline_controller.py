@@ -44,7 +44,7 @@ class Desk:
     not_before: datetime | None = None
 
 
-class _NotYet(Exception):  # noqa: N818 -- a state of things, told in a condition, not a failure
+class _NotYet(Exception):
     """The source is not there yet."""
 
     def __init__(self, reason: str, message: str) -> None:
