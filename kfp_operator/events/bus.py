@@ -69,11 +69,19 @@ class Bus(Protocol):
         """Whether a server is connected now."""
 
     async def publish(
-        self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: str = "",
+        expected_last: int | None = None,
+        ttl: float | None = None,
     ) -> int:
         """Store a message and return its sequence.
 
-        `expected_last`: only if that is the subject's last sequence (0: none). `ttl`: seconds until it is removed.
+        `stream`: only in this one; StreamMissing when another stores the subject. `expected_last`: only if that is the subject's last
+        sequence (0: none). `ttl`: seconds until it is removed.
         """
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:

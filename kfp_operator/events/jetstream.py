@@ -38,6 +38,7 @@ _CONSUMER_NOT_FOUND = 10014
 _MESSAGE_NOT_FOUND = 10037
 _SEQUENCE_NOT_FOUND = 10043
 _WRONG_LAST_SEQUENCE = (10071, 10164)
+_OTHER_STREAM = 10060
 _TTL_DISABLED = 10166
 
 
@@ -94,10 +95,19 @@ class JetStreamBus:
         return self.connection.server_version
 
     async def publish(
-        self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: str = "",
+        expected_last: int | None = None,
+        ttl: float | None = None,
     ) -> int:
         """Store a message and return its sequence (see `Bus`)."""
         sent = dict(headers)
+        if stream:
+            sent["Nats-Expected-Stream"] = stream
         if expected_last is not None:
             sent["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
         if ttl is not None:
@@ -110,6 +120,9 @@ class JetStreamBus:
         except ApiError as error:
             if error.err_code in _WRONG_LAST_SEQUENCE:
                 raise WrongLastSequence(str(error)) from error
+            if error.err_code == _OTHER_STREAM:
+                self.attention.set()
+                raise StreamMissing(f"{subject} is stored by another stream than {stream}") from error
             if error.err_code == _TTL_DISABLED:
                 raise BusError(f"{error}: set allow_msg_ttl on the stream (nats-server 2.11 or later)") from error
             raise

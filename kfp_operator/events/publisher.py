@@ -66,7 +66,7 @@ async def store(bus: Bus, subjects: Subjects, data: RunEvent) -> Stored | SlotTa
     displaced = 0
     for _ in range(_ATTEMPTS):
         try:
-            sequence = await bus.publish(subject, wire.body, wire.headers, expected_last=0, ttl=ttl)
+            sequence = await bus.publish(subject, wire.body, wire.headers, stream=stream, expected_last=0, ttl=ttl)
         except WrongLastSequence:
             found = await bus.last(stream, subject)
         else:
@@ -106,12 +106,13 @@ async def dead_letter(bus: Bus, subjects: Subjects, message: StoredMessage, reas
     body = message.data[:_DEAD_LETTER_BYTES]
     if len(body) < len(message.data):
         headers[TRUNCATED_HEADER] = "true"
+    stream = subjects.stream("dead-letter")
     try:
-        await bus.publish(subject, body, headers, expected_last=0)
+        await bus.publish(subject, body, headers, stream=stream, expected_last=0)
     except WrongLastSequence:
-        there = await bus.last(subjects.stream("dead-letter"), subject)
+        there = await bus.last(stream, subject)
         if there is None or there.data != body:  # sequences began anew with the stream: the subject is another message's
-            await bus.publish(subject, body, headers)
+            await bus.publish(subject, body, headers, stream=stream)
 
 
 async def publish_documented(bus: Bus, subjects: Subjects, event: CloudEvent, mode: binding.ContentMode = "compatible") -> bool:
@@ -123,8 +124,9 @@ async def publish_documented(bus: Bus, subjects: Subjects, event: CloudEvent, mo
     if not isinstance(data, RunCompletion):
         raise EventError(f"{event.get_type()} is not a completion")
     wire = binding.encode(event, mode)
+    subject, stream = envelope.documented_subject(subjects, data), subjects.stream("documented")
     try:
-        await bus.publish(envelope.documented_subject(subjects, data), wire.body, wire.headers, expected_last=0)
+        await bus.publish(subject, wire.body, wire.headers, stream=stream, expected_last=0)
     except WrongLastSequence:
         return False
     return True

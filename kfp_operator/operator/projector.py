@@ -110,7 +110,7 @@ class Projector:
         timers: Timers,
         names: Names,
         replay_window: timedelta,
-        saw: Callable[[str, int], None],
+        saw: Callable[[RunStatusEvent], None],
         wake: Wake,
     ) -> None:
         self._subjects = subjects
@@ -148,11 +148,16 @@ class Projector:
                 return
             await delivery.term(str(error))
             return
-        namespace, _, name = data.run_name.partition("/")
-        buffer = self._buffers.setdefault(data.run_uid, Buffer(Key("Run", namespace, name), refilled=self._timers.time()))
+        key = Key.parse("Run", data.run_name)
+        if self._store.key_of(data.run_uid) not in (None, key):  # a uid has one name for ever: somebody else made this up
+            log.warning("message %d of stream %s is ignored: uid %s is not that of %s", message.sequence, message.stream, data.run_uid, key)
+            self._metrics.projected.labels(result="foreign").inc()
+            await delivery.ack()
+            return
+        buffer = self._buffers.setdefault(data.run_uid, Buffer(key, refilled=self._timers.time()))
         final = isinstance(data, RunCompletion)
         if isinstance(data, RunStatusEvent):
-            self._saw(data.run_uid, data.transition)
+            self._saw(data)
             if not RunState(data.state).completes:  # the end alone leaves no trace in status that would replace earlier states
                 await self._ack_superseded(buffer, data.transition)
         buffer.events.append(data)

@@ -94,11 +94,12 @@ class RunController:
         """Runs with events that the bus has not taken."""
         return sum(1 for flight in self._flights.values() if flight.known.bus_away_since is not None)
 
-    def saw(self, uid: str, transition: int) -> None:
-        """The projector read a run-status with this number."""
-        flight = self._flights.get(uid)
+    def saw(self, event: RunStatusEvent) -> None:
+        """The projector read a run-status: it is stored, whether the answer to its publication came or not."""
+        flight = self._flights.get(event.run_uid)
         if flight is not None:
-            flight.known.transition = max(flight.known.transition, transition)
+            flight.known.transition = max(flight.known.transition, event.transition)
+            flight.known.published.add((event.attempt, RunState(event.state), event.time))
 
     async def reconcile(self, key: Key) -> float | None:
         """Take the Run as far as it goes; seconds after which to look again, None: when something changes."""

@@ -461,7 +461,7 @@ def _undelivered(s: Situation) -> Decision | None:
     run = s.run
     if conditions.find(run.status.conditions, "EventsDelivered") is not None:
         return None
-    message = "the event bus does not answer; events are kept and sent when it is back"
+    message = "the event bus does not store events; they are told when it does (readiness says what it lacks)"
     kept = [Wish(c.type, c.status, c.reason, c.message) for c in run.status.conditions]
     wishes = [*kept, Wish("EventsDelivered", "False", "EventBusUnavailable", message)]
     made = conditions.apply(run.status.conditions, wishes, generation=run.metadata.generation, now=s.now)

@@ -133,25 +133,32 @@ class MemoryBus:
         return not self._down
 
     async def publish(
-        self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: str = "",
+        expected_last: int | None = None,
+        ttl: float | None = None,
     ) -> int:
         lost = self._enter("publish")
-        stream = next((s for s in self._streams.values() if any(matches(pattern, subject) for pattern in s.subjects)), None)
-        if stream is None:
-            raise StreamMissing(f"no stream stores {subject}")
+        found = next((s for s in self._streams.values() if any(matches(pattern, subject) for pattern in s.subjects)), None)
+        if found is None or (stream and found.name != stream):
+            raise StreamMissing(f"no stream {stream} stores {subject}")
         self._expire()
-        present = self._last(stream, subject)
+        present = self._last(found, subject)
         if expected_last is not None and expected_last != (present.sequence if present else 0):
             raise self._answer(lost, WrongLastSequence(f"{subject} is at {present.sequence if present else 0}"))
-        stream.last += 1
+        found.last += 1
         time = EPOCH + timedelta(seconds=self._time())
-        stream.messages[stream.last] = StoredMessage(stream.name, stream.last, subject, dict(headers), bytes(data), time)
+        found.messages[found.last] = StoredMessage(found.name, found.last, subject, dict(headers), bytes(data), time)
         if ttl is not None:
-            stream.expires[stream.last] = self._time() + ttl
+            found.expires[found.last] = self._time() + ttl
         self._wake()
         if lost:
             raise self._answer(lost, BusUnavailable("no answer to a publish"))
-        return stream.last
+        return found.last
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         self._enter("last")

@@ -91,10 +91,17 @@ class FatefulBus(MemoryBus):
         self.fate = fate
 
     async def publish(
-        self, subject: str, data: bytes, headers: Mapping[str, str], *, expected_last: int | None = None, ttl: float | None = None
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: str = "",
+        expected_last: int | None = None,
+        ttl: float | None = None,
     ) -> int:
         self.fate.enter()
-        sequence = await super().publish(subject, data, headers, expected_last=expected_last, ttl=ttl)
+        sequence = await super().publish(subject, data, headers, stream=stream, expected_last=expected_last, ttl=ttl)
         self.fate.leave("publish")
         return sequence
 

@@ -88,6 +88,13 @@ async def test_an_expected_sequence_of_zero_means_an_empty_subject(rig: Rig) -> 
     assert message.data == b"1"
 
 
+async def test_what_another_stream_stores_is_not_published(rig: Rig) -> None:
+    assert await rig.bus.publish(ONE, b"1", {}, stream=RUNS) == 1
+    with pytest.raises(StreamMissing):
+        await rig.bus.publish(ONE, b"2", {}, stream="kfp-operator-documented")
+    assert await rig.bus.last_sequence(RUNS) == 1
+
+
 async def test_an_expected_sequence_is_that_of_the_subject_not_of_the_stream(rig: Rig) -> None:
     await publish(rig, ONE, TWO)
     assert await rig.bus.publish(ONE, b"", {}, expected_last=1) == 3
