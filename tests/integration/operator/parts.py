@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 
 from kfp_operator.api.names import Names
@@ -17,6 +18,7 @@ from kfp_operator.operator.resources import Kinds
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.operator.sweeper import Sweeper
+from tests.cluster import Cluster as RealCluster
 
 KINDS = Kinds()
 
@@ -158,4 +160,13 @@ def plain_kubeconfig(folder: Path, url: str) -> Path:
     path = folder / "plain.kubeconfig"
     entries = {"clusters": [{"name": "c", "cluster": {"server": url}}], "contexts": [{"name": "x", "context": {"cluster": "c"}}]}
     path.write_text(json.dumps(entries | {"current-context": "x"}))
+    return path
+
+
+def with_user(cluster: RealCluster, folder: Path, **user: Any) -> Path:
+    """The cluster's kubeconfig with another user in it."""
+    document = yaml.safe_load(cluster.kubeconfig.read_text())
+    document["users"][0]["user"] = user
+    path = folder / "config"
+    path.write_text(yaml.safe_dump(document))
     return path

@@ -3,26 +3,15 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from kfp_operator.errors import Conflict, Forbidden, NotFound, Unprocessable
 from kfp_operator.operator.resources import CONFIG_MAPS, NAMESPACES, Resource
 from tests.cluster import Cluster
-from tests.integration.operator.parts import KINDS, connected, run_manifest
+from tests.integration.operator.parts import KINDS, connected, run_manifest, with_user
 
 RUN = KINDS.run
-
-
-def with_user(cluster: Cluster, folder: Path, **user: Any) -> Path:
-    """The cluster's kubeconfig with another user in it."""
-    document = yaml.safe_load(cluster.kubeconfig.read_text())
-    document["users"][0]["user"] = user
-    path = folder / "config"
-    path.write_text(yaml.safe_dump(document))
-    return path
 
 
 async def test_an_object_is_created_read_patched_and_deleted(cluster: Cluster, namespace: str) -> None:

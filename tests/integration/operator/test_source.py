@@ -18,7 +18,7 @@ from kfp_operator.operator.resources import Kinds
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, SettledRun
 from tests.cluster import Cluster, ControlPlane
-from tests.integration.operator.parts import KINDS, Gateway, Watched, connected, plain_kubeconfig, run_manifest, watching
+from tests.integration.operator.parts import KINDS, Gateway, Watched, connected, plain_kubeconfig, run_manifest, watching, with_user
 from tests.waiting import eventually_async
 
 RUN = KINDS.run
@@ -191,6 +191,20 @@ async def test_missing_definitions_are_waited_for_and_named(cluster: Cluster) ->
         stop.set()
         async with asyncio.timeout(10):
             await running
+
+
+async def test_missing_rights_are_named_and_the_source_begins_when_they_are_given(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    cluster.kubectl("create", "serviceaccount", "operator", "-n", namespace)
+    token = cluster.kubectl("create", "token", "operator", "-n", namespace).stdout.strip()
+    async with connected(with_user(cluster, tmp_path, token=token)) as client, watching(client, namespace) as watched:
+        expected = f'User "system:serviceaccount:{namespace}:operator" cannot list resource "providers"'
+        await eventually_async(lambda: expected in watched.source.trouble, 15, "the trouble is named")
+        verbs, resources = "--verb=get,list,watch", "--resource=" + ",".join(kind.title for kind in KINDS.all)
+        cluster.kubectl("create", "role", "operator", "-n", namespace, verbs, resources)
+        cluster.kubectl("create", "rolebinding", "operator", "-n", namespace, "--role=operator", f"--serviceaccount={namespace}:operator")
+        async with asyncio.timeout(60):
+            await watched.source.synced.wait()
+        assert watched.source.trouble == ""
 
 
 def test_kopf_is_imported_without_the_kubernetes_client() -> None:
