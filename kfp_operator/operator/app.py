@@ -16,8 +16,6 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from kfp_operator.api.names import Names
-from kfp_operator.api.provider import Provider
-from kfp_operator.api.run import Run
 from kfp_operator.errors import BusError, ClusterError, KfpOperatorError, LeadershipLost
 from kfp_operator.events.bus import Cursor
 from kfp_operator.events.jetstream import JetStreamBus
@@ -91,7 +89,7 @@ class Operator:
         self.names = Names(settings.api_group)
         self.kinds = Kinds(settings.api_group)
         self.metrics = Metrics()
-        self.store = Store(self.names)
+        self.store = Store(self.names, released=self._on_release)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.subjects = Subjects(settings.events.prefix)
         self.bus = JetStreamBus(settings.nats)
@@ -263,20 +261,17 @@ class Operator:
         if key.kind != "Run":
             for user in self.store.referring(key):
                 self.queue.add(user)
-        if key.kind != "Provider" and not isinstance(self.store.get(key), Run):
-            self._wake_deleted_providers()
-
-    def _wake_deleted_providers(self) -> None:
-        """A user of a Provider has ended or is gone: one that is being deleted may wait for just that."""
-        for provider in self.store.values("Provider"):
-            if isinstance(provider, Provider) and provider.metadata.deletion_timestamp is not None:
-                self.queue.add(Key.of(provider))
 
     def _on_gone(self, key: Key, uid: str) -> None:
         if key.kind == "Run":
             self.runs.gone(uid)
             self.projector.forget(uid)
         self._on_change(key)
+
+    def _on_release(self, key: Key) -> None:
+        """Something unfinished ceased to refer to the object."""
+        if key in self.pipelines.held or key in self.providers.held:
+            self.queue.add(key)
 
     def _on_invalid(self, key: Key, why: str) -> None:
         """An object that the CRD lets pass and the model does not: the CRDs are of another version."""

@@ -79,6 +79,8 @@ class PipelineController:
         self._now = now
         self._names = names
         self._wake = wake
+        self.held: set[Key] = set()
+        """Pipelines to be looked at when something refers to them no longer."""
         self._desks: dict[str, Desk] = {}
         self._versions: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -90,6 +92,7 @@ class PipelineController:
         """Take the Pipeline as far as it goes; seconds after which to look again."""
         pipeline = self._store.get(key)
         if not isinstance(pipeline, Pipeline):
+            self.held.discard(key)
             self._desks.pop(f"{key.namespace}/{key.name}", None)
             self._versions.pop((key.namespace, key.name), None)
             return None
@@ -102,6 +105,7 @@ class PipelineController:
                 return UNCHECKED_AGAIN  # the Provider's first check wakes it
             decision = decisions.decide_pipeline(self._situation(pipeline, desk, source))
             action = decision.action
+            (self.held.add if decision.held else self.held.discard)(key)
             if action is None:
                 return decision.again
             remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider)

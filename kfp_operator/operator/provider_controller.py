@@ -32,16 +32,20 @@ class ProviderController:
         self._now = now
         self._names = names
         self._wake = wake
+        self.held: set[Key] = set()
+        """Providers to be looked at when something refers to them no longer."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Take the Provider as far as it goes; seconds after which to look again."""
         provider = self._store.get(key)
         if not isinstance(provider, Provider):
+            self.held.discard(key)
             await self._backends.close(f"{key.namespace}/{key.name}")
             self._wake_users(key)
             return None
         for _ in range(STEPS):
             decision = decisions.decide_provider(self._situation(provider))
+            (self.held.add if decision.held else self.held.discard)(key)
             if decision.action is None:
                 return decision.again
             self._guard()

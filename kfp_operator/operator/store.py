@@ -4,12 +4,13 @@ Objects come from the watch and from the answers to our own writes, whichever is
 objects are kept as the JSON of what their models know (1 to 2 kB) and parsed when asked for, the last few hundred of them kept parsed.
 A settled Run, of which a cluster has thousands and of which nothing is asked but to be counted and to expire, is kept as a
 `SettledRun` of some 500 bytes; whoever needs all of it reads it from the API server. Objects refer to one another by name: the
-store knows which unfinished ones refer to an object, so that a change wakes them and nobody else.
+store knows which unfinished ones refer to an object, so that a change wakes them and nobody else, and tells when one refers to it no
+longer, so that what waits for the end of its users need not ask.
 """
 
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -100,10 +101,14 @@ class _Entry:
 
 
 class Store:
-    """All objects of our kinds in the namespaces served. Belongs to one event loop. `parsed`: how many are kept parsed."""
+    """All objects of our kinds in the namespaces served. Belongs to one event loop.
 
-    def __init__(self, names: Names, *, parsed: int = 500) -> None:
+    `parsed`: how many are kept parsed. `released` is called with the key of an object that something unfinished has ceased to refer to.
+    """
+
+    def __init__(self, names: Names, *, parsed: int = 500, released: Callable[[Key], None] = lambda _: None) -> None:
         self._names = names
+        self._released = released
         self._objects: dict[Key, _Entry | SettledRun] = {}
         self._parsed: OrderedDict[Key, Resource] = OrderedDict()
         self._most_parsed = parsed
@@ -176,6 +181,7 @@ class Store:
             self._keep_parsed(key, stored)
             for target in entry.references:
                 self._referring.setdefault(target, {})[key] = None
+        self._release(before, entry)
         return True
 
     def drop(self, key: Key, uid: str = "") -> bool:
@@ -187,6 +193,7 @@ class Store:
             return False
         self._remove(key, entry)
         self._bury(entry.uid)
+        self._release(entry, None)
         return True
 
     def _entry(self, model: Resource) -> _Entry:
@@ -208,11 +215,15 @@ class Store:
         del self._objects[key]
         self._parsed.pop(key, None)
         self._keys.pop(entry.uid, None)
-        for target in entry.references if isinstance(entry, _Entry) else ():
+        for target in _references_of(entry):
             referrers = self._referring[target]
             del referrers[key]
             if not referrers:
                 del self._referring[target]
+
+    def _release(self, before: _Entry | SettledRun | None, after: _Entry | SettledRun | None) -> None:
+        for target in set(_references_of(before)).difference(_references_of(after)):
+            self._released(target)
 
     def _bury(self, uid: str) -> None:
         self._dead[uid] = None
@@ -228,6 +239,10 @@ class Store:
             pipeline = Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)
             return {pipeline, *(Key.parse("Provider", name) for name in providers if name)}
         return ()
+
+
+def _references_of(entry: _Entry | SettledRun | None) -> tuple[Key, ...]:
+    return entry.references if isinstance(entry, _Entry) else ()
 
 
 def _version(entry: _Entry | SettledRun) -> str:

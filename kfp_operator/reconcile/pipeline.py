@@ -6,7 +6,7 @@ finalizer; others need none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -114,6 +114,8 @@ class PipelineDecision:
 
     action: PipelineAction | None = None
     again: float | None = None
+    held: bool = False
+    """Something is left to do once a Run has ended that it is kept for."""
 
 
 def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
@@ -153,7 +155,8 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
         return PipelineDecision(EnsureAtProvider())
     if surplus := _surplus(s):
         return PipelineDecision(Prune(surplus))
-    return _write(s, conditions.synced(), SyncState.SUCCEEDED, "", again=again)
+    decision = _write(s, conditions.synced(), SyncState.SUCCEEDED, "", again=again)
+    return replace(decision, held=len(s.revisions) - 1 > s.pipeline.spec.revision_history_limit)
 
 
 def _syncing(pipeline: Pipeline) -> SyncState:

@@ -1,7 +1,7 @@
 """Decides what to do next for a Provider. Pure: open it when its spec is valid, say whether it can be used, keep it while it is used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kfp_operator.api import conditions
@@ -73,6 +73,8 @@ class ProviderDecision:
 
     action: ProviderAction | None = None
     again: float | None = None
+    held: bool = False
+    """It waits for the end of its users."""
 
 
 def decide_provider(s: ProviderSituation) -> ProviderDecision:
@@ -102,7 +104,8 @@ def _deleted(s: ProviderSituation, finalizer: bool) -> ProviderDecision:
     if not s.users or s.names.force_release in s.provider.metadata.annotations:
         return ProviderDecision(CloseProvider())
     named = ", ".join(s.users[:NAMED]) + (f" and {len(s.users) - NAMED} more" if len(s.users) > NAMED else "")
-    return _write(s, conditions.deleting(f"still used by {named}"), SyncState.DELETING, f"still used by {named}", 30)
+    message = f"still used by {named}"
+    return replace(_write(s, conditions.deleting(message), SyncState.DELETING, message, 30), held=True)
 
 
 def _write(s: ProviderSituation, wishes: list[Wish], sync: SyncState, message: str, again: float | None) -> ProviderDecision:

@@ -134,6 +134,24 @@ def test_a_settled_run_is_kept_short_and_wakes_with_nobody() -> None:
     assert store.settled() == [stored]
 
 
+def test_the_end_of_a_reference_is_told_once_whether_by_settling_by_deletion_or_by_a_change() -> None:
+    released: list[Key] = []
+    store = Store(NAMES, released=released.append)
+    store.put(read("Run", run(), NAMES))
+    store.put(read("Run", run(version="2", metadata={"labels": {"a": "b"}}), NAMES))
+    assert not released
+    store.put(read("Run", settled(version="3"), NAMES))
+    assert set(released) == {PIPELINE, PROVIDER}
+    store.drop(RUN, "u1")
+    assert len(released) == 2
+    store.put(read("Run", run(uid="u2"), NAMES))
+    store.drop(RUN, "u2")
+    assert len(released) == 4
+    store.put(read("Run", run(uid="u3", metadata={"annotations": {NAMES.provider: "mlops/old"}}), NAMES))
+    store.put(read("Run", run(uid="u3", version="2"), NAMES))
+    assert released[4:] == [Key("Provider", "mlops", "old")]
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [

@@ -91,6 +91,11 @@ def test_old_revisions_go_but_never_one_in_use() -> None:
     old = tuple(KeptRevision(f"train-{n}", f"{n}", n, f"{n}") for n in range(2, 9))
     s = situation(revisions=(*old, replace(KEPT, number=9)), in_use=frozenset({"2"}))
     assert decide_pipeline(s).action == p.Prune(["train-3", "train-4"])
+    pruned = situation(revisions=(*old[:1], *old[3:], replace(KEPT, number=9)), in_use=frozenset({"2"}))
+    assert not decide_pipeline(pruned).held
+    crowded = situation(revisions=(*old, replace(KEPT, number=9)), in_use=frozenset(r.version for r in old))
+    assert isinstance(decide_pipeline(crowded).action, p.WritePipelineStatus)
+    assert decide_pipeline(crowded).held, "looked at again when a Run ends"
 
 
 def test_a_provider_that_keeps_pipelines_is_asked_to_delete_them() -> None:

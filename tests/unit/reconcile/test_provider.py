@@ -22,9 +22,7 @@ def checked(*, ok: bool = True, time: datetime = b.NOW, **changes: Any) -> Check
 
 
 def situation(**changes: Any) -> ProviderSituation:
-    usual = ProviderSituation(
-        provider=provider(finalizers=[b.NAMES.finalizer]), check=checked(), users=(), now=b.NOW, names=b.NAMES
-    )
+    usual = ProviderSituation(provider=provider(finalizers=[b.NAMES.finalizer]), check=checked(), users=(), now=b.NOW, names=b.NAMES)
     return replace(usual, **changes)
 
 
@@ -67,6 +65,7 @@ def test_a_provider_in_use_stays_until_its_users_are_gone() -> None:
     assert isinstance(decision.action, p.WriteProviderStatus)
     assert "Run team/r0" in decision.action.status.message
     assert "2 more" in decision.action.status.message
+    assert decision.held, "looked at again when a user ends"
     assert decide_provider(situation(provider=deleted)).action == p.CloseProvider()
     forced = provider(finalizers=[b.NAMES.finalizer], deletion_timestamp=b.NOW, annotations={b.NAMES.force_release: "true"})
     assert decide_provider(situation(provider=forced, users=["Run team/r"])).action == p.CloseProvider()
