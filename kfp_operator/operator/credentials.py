@@ -109,7 +109,7 @@ class Credentials(ABC):
         rejected = sent.get(hdrs.AUTHORIZATION)
         try:
             response = await handler(request)
-        except aiohttp.ClientConnectorSSLError:
+        except aiohttp.ClientSSLError:
             await self.renew(rejected)  # an expired client certificate, a new authority: the caller's next attempt has the new ones
             raise
         if response.status != 401 or not await self.renew(rejected):
@@ -167,7 +167,10 @@ class ServiceAccount(Credentials):
             raise ClusterUnavailable(f"cannot read the service account's token: {error}") from error
 
     def _reload(self) -> str | None:
-        self._tls.load_verify_locations(cafile=str(self._folder / "ca.crt"))
+        try:
+            self._tls.load_verify_locations(cafile=str(self._folder / "ca.crt"))
+        except OSError as error:
+            raise ClusterUnavailable(f"cannot read the service account's authority: {error}") from error
         return self._refresh()
 
 
@@ -197,26 +200,47 @@ class Plugin(Credentials):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._tls = kubeconfig.tls(context)
-        self._config = _official(context)
-        self._load_certificate()
-        super().__init__(_endpoint(context, self._tls), _authorization(self._config))
+        self._config: Any = None
+        super().__init__(_endpoint(context, self._tls), self._ask())
 
     def _refresh(self) -> str | None:
-        return _authorization(self._config)
+        with _unavailable():
+            return self._authorization()
 
     def _reload(self) -> str | None:
         with _unavailable():
-            self._config = _official(self._context)
-            self._load_certificate()
-            return _authorization(self._config)
+            return self._ask()
 
-    def _load_certificate(self) -> None:
-        if self._tls is None or not self._config.cert_file:
-            return
+    def _ask(self) -> str | None:
+        """Run the plugin; its certificate is loaded, its token returned."""
+        import kubernetes.client
+        import kubernetes.config
+
+        context = self._context
+        config = kubernetes.client.Configuration()
         try:
-            self._tls.load_cert_chain(self._config.cert_file, self._config.key_file)
-        except OSError as error:
-            raise ConfigurationError(f"the client certificate made for context {self._context.name} cannot be loaded: {error}") from error
+            kubernetes.config.load_kube_config(config_file=context.files, context=context.name, client_configuration=config)
+            if self._tls is not None and config.cert_file:
+                self._tls.load_cert_chain(config.cert_file, config.key_file)
+        except Exception as error:  # plugins and providers fail in their own ways
+            raise ConfigurationError(f"{self._title} gives no credentials: {error}") from error
+        self._config = config
+        token = self._authorization()
+        if token is None and not config.cert_file:
+            raise ConfigurationError(f"{self._title} gives no credentials; does kubectl work with it?")
+        return token
+
+    def _authorization(self) -> str | None:
+        """The header's value; runs the plugin or asks the identity provider again when the token is about to expire."""
+        try:
+            setting = self._config.auth_settings().get("BearerToken")
+        except Exception as error:
+            raise ConfigurationError(f"{self._title} gives no new token: {error}") from error
+        return None if setting is None or not setting["value"] else str(setting["value"])
+
+    @property
+    def _title(self) -> str:
+        return f"the plugin of context {self._context.name!r} in kubeconfig {self._context.files}"
 
 
 async def load_credentials(path: str | Path | None = None, context: str | None = None) -> Credentials:
@@ -251,25 +275,6 @@ def _endpoint(context: Context, tls: ssl.SSLContext | None) -> Endpoint:
         server_name=cluster.get("tls-server-name") or None,
         proxy=cluster.get("proxy-url") or None,
     )
-
-
-def _official(context: Context) -> Any:
-    """The official client's configuration: runs the plugin."""
-    import kubernetes.client
-    import kubernetes.config
-
-    config = kubernetes.client.Configuration()
-    try:
-        kubernetes.config.load_kube_config(config_file=context.files, context=context.name, client_configuration=config)
-    except (kubernetes.config.ConfigException, OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"context {context.name!r} of kubeconfig {context.files} gives no credentials: {error}") from error
-    return config
-
-
-def _authorization(config: Any) -> str | None:
-    """The header's value; runs the exec plugin or asks the identity provider when the token is about to expire."""
-    setting = config.auth_settings().get("BearerToken")
-    return None if setting is None or not setting["value"] else str(setting["value"])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from kfp_operator.errors import ConfigurationError
 class Entry:
     """A named cluster, user or context, and the folder that relative paths in it are relative to."""
 
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)  # it has secrets
     folder: Path
 
 

@@ -8,6 +8,7 @@ another can begin.
 
 A leader that was cut off keeps trying. Its writes carry the resourceVersion of its last one: if one succeeds, nobody else has led
 meanwhile, and it goes on; if another has, `hold` raises LeadershipLost. An outage of the API server therefore ends nothing.
+(Who deletes the Lease takes that protection away from its holder: a process that never saw it makes a new one and leads at once.)
 Small facts that must outlive the process, the cursors of consumers, are kept in the Lease's annotations.
 """
 
@@ -53,7 +54,7 @@ class LeaseApi(Protocol):
 
 def boot_time() -> float:
     """Seconds since boot, those included in which the machine slept."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # elsewhere than on Linux, the latter counts them
 
 
 def identity() -> str:
@@ -272,8 +273,10 @@ class Lease:
         }
 
     def _report(self, error: Exception) -> None:
-        self.trouble = str(error) or f"no answer within {self.patience:g} s"
-        log.warning("Lease %s/%s: %s", self._namespace, self._name, self.trouble)
+        trouble = str(error) or f"no answer within {self.patience:g} s"
+        if trouble != self.trouble:
+            log.warning("Lease %s/%s: %s", self._namespace, self._name, trouble)
+        self.trouble = trouble
 
 
 def pod_namespace(default: str = "default") -> str:

@@ -70,7 +70,15 @@ class _Opened:
     listed: bool
 
 
-_Message = _Seen | _Deleted | _Invalid | _Opened
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Kopf's last request for a list or watch failed, or (`failure` is "") did not."""
+
+    path: str
+    failure: str
+
+
+_Message = _Seen | _Deleted | _Invalid | _Opened | _Answered
 
 
 class Source:
@@ -119,10 +127,15 @@ class Source:
         self._opened: set[str] = set()
         self._ever_opened: set[str] = set()
         self._progress = 0.0
+        self._unsynced = "the API server was not asked yet"
+        self._failing: dict[str, str] = {}
         self.synced = asyncio.Event()
         """Set when every object that existed at the start was seen and every watch is open; never unset."""
-        self.trouble = "the API server was not asked yet"
-        """Why the objects are not known, for readiness; "" when they are."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the objects are not known as they are now, for readiness; "" when they are."""
+        return self._unsynced or next(iter(self._failing.values()), "")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop` is set.
@@ -138,10 +151,10 @@ class Source:
             if stop.is_set():
                 return
             short_lives = 0 if time.monotonic() - began > LONG_LIFE else short_lives + 1
-            self.trouble = f"the watches ended: {error!r}" if error is not None else "the watches ended"
+            self._unsynced = f"the watches ended: {error!r}" if error is not None else "the watches ended"
             if short_lives >= SHORT_LIVES:
-                raise ClusterUnavailable(self.trouble) from error
-            log.warning("%s; they begin again", self.trouble, exc_info=error)
+                raise ClusterUnavailable(self._unsynced) from error
+            log.warning("%s; they begin again", self._unsynced, exc_info=error)
             await _sleep_unless(stop, self._pause * 2.0**short_lives)
 
     async def _wait_until_served(self, stop: asyncio.Event) -> bool:
@@ -153,12 +166,12 @@ class Source:
                     await self._check_discovery(kind)
                 counts = [await self._cluster.count(kind, each) for kind in self._kinds for each in self._namespaces or ("",)]
             except ClusterError as error:
-                if self.trouble != str(error):
+                if self._unsynced != str(error):
                     log.warning("Our resources cannot be watched yet: %s", error)
-                self.trouble = str(error)
+                self._unsynced = str(error)
             else:
                 self._expected = sum(counts)
-                self.trouble = f"{self._expected} objects are being read"
+                self._unsynced = f"{self._expected} objects are being read"
                 return True
             await _sleep_unless(stop, delay)
             delay = min(delay * 2, 10.0)
@@ -175,6 +188,7 @@ class Source:
         ended: asyncio.Future[BaseException | None] = loop.create_future()
         self._opened.clear()
         self._seen.clear()
+        self._failing.clear()
         self._progress = loop.time()
         thread = KopfThread(self._registry(loop), self._namespaces, lambda error: _call(loop, _settle, ended, error))
         thread.start()
@@ -187,7 +201,7 @@ class Source:
                     continue
                 await self._look_again()
                 if quiet > STARTUP and not self._complete():
-                    return ClusterUnavailable(self.trouble)
+                    return ClusterUnavailable(self._unsynced)
         finally:
             stopping.cancel()
             thread.stop()
@@ -199,13 +213,13 @@ class Source:
         try:
             exists = await present(self._cluster, self._kinds, self._namespaces)
         except ClusterError as error:
-            self.trouble = str(error)
+            self._unsynced = str(error)
             self._progress = asyncio.get_running_loop().time()
             return
         missing = len(exists.keys() - self._seen)
         self._expected = len(self._seen) + missing
         unopened = ", ".join(sorted(self._paths - self._opened))
-        self.trouble = f"{missing} objects are still to be read" if missing else f"not watched yet: {unopened}"
+        self._unsynced = f"{missing} objects are still to be read" if missing else f"not watched yet: {unopened}"
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         """Event handlers for our kinds and a login handler: nothing that writes to objects."""
@@ -246,7 +260,7 @@ class Source:
         return handle
 
     def _tracing(self, loop: asyncio.AbstractEventLoop) -> aiohttp.TraceConfig:
-        """Tells when Kopf opens a watch, which it does after it has handed out the list before it."""
+        """Tells when Kopf opens a watch, which it does after it has handed out the list before it, and what Kopf only logs: failures."""
         trace = aiohttp.TraceConfig()
         listed: set[str] = set()
 
@@ -260,7 +274,19 @@ class Source:
             else:
                 listed.add(path)
 
+        async def ended(_session: Any, _context: Any, request: aiohttp.TraceRequestEndParams) -> None:
+            path, status = request.url.path, request.response.status
+            if path in self._paths:
+                failure = f"the API server answers {status} {request.response.reason} to {path}" if status >= 400 else ""
+                self._post(loop, _Answered(path, failure))
+
+        async def failed(_session: Any, _context: Any, request: aiohttp.TraceRequestExceptionParams) -> None:
+            if request.url.path in self._paths and not isinstance(request.exception, asyncio.CancelledError):
+                self._post(loop, _Answered(request.url.path, f"{request.url.path}: {request.exception or 'no answer'}"))
+
         trace.on_request_start.append(begun)
+        trace.on_request_end.append(ended)
+        trace.on_request_exception.append(failed)
         return trace
 
     def _post(self, loop: asyncio.AbstractEventLoop, message: _Message) -> None:
@@ -272,10 +298,12 @@ class Source:
     def _take(self) -> None:
         """Apply what has arrived, on the event loop of `run`."""
         self._scheduled.release()
-        for _ in range(min(BATCH, len(self._inbox))):
-            self._apply(self._inbox.popleft())
-        if self._inbox and self._scheduled.acquire(blocking=False):
-            asyncio.get_running_loop().call_soon(self._take)
+        try:
+            for _ in range(min(BATCH, len(self._inbox))):
+                self._apply(self._inbox.popleft())
+        finally:
+            if self._inbox and self._scheduled.acquire(blocking=False):
+                asyncio.get_running_loop().call_soon(self._take)
 
     def _apply(self, message: _Message) -> None:
         self._progress = asyncio.get_running_loop().time()
@@ -297,20 +325,24 @@ class Source:
                 if listed and path in self._ever_opened:
                     self._relisted()
                 self._ever_opened.add(path)
-        if self.trouble:
+            case _Answered(path, failure):
+                self._failing.pop(path, None)
+                if failure:
+                    self._failing[path] = failure
+        if self._unsynced:
             self._complete()
 
     def _saw(self, key: Key) -> None:
-        if self.trouble:
+        if self._unsynced:
             self._seen.add(key)
 
     def _complete(self) -> bool:
         """Whether everything has been seen; notes it when it has."""
-        if not self.trouble:
+        if not self._unsynced:
             return True
         if len(self._seen) < self._expected or self._opened != self._paths:
             return False
-        self.trouble = ""
+        self._unsynced = ""
         self._seen.clear()
         self.synced.set()
         return True

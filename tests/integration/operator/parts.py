@@ -98,6 +98,8 @@ class Gateway:
         self._open: set[asyncio.Event] = set()
         self.watch_error: dict[str, Any] | None = None
         """While set, each watch of Runs gets this error event and nothing else."""
+        self.refuse = 0
+        """While set, the status of every answer."""
         self.errors = 0
         """How many got it."""
 
@@ -126,6 +128,8 @@ class Gateway:
                 await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse:
+            return web.json_response({"kind": "Status", "code": self.refuse}, status=self.refuse)
         watch = request.query.get("watch") == "true"
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         if watch and self.watch_error is not None and request.path.endswith("/runs"):

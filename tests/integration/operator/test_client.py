@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kfp_operator.errors import Conflict, Forbidden, NotFound, Unprocessable
+from kfp_operator.errors import ConfigurationError, Conflict, Forbidden, NotFound, Unprocessable
+from kfp_operator.operator.credentials import load_credentials
 from kfp_operator.operator.resources import CONFIG_MAPS, NAMESPACES, Resource
 from tests.cluster import Cluster
 from tests.integration.operator.parts import KINDS, connected, run_manifest, with_user
@@ -127,3 +128,11 @@ print(json.dumps({{"apiVersion": "client.authentication.k8s.io/v1", "kind": "Exe
     async with connected(with_user(cluster, tmp_path, exec=command)) as client:
         await client.get(NAMESPACES, "default")
     assert calls.read_text() == "xx"
+
+
+async def test_a_plugin_that_fails_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/false", "interactiveMode": "Never"}
+    with pytest.raises(
+        ConfigurationError, match=r"the plugin of context '\S+' in kubeconfig \S+ gives no credentials; does kubectl work with it"
+    ):
+        await load_credentials(with_user(cluster, tmp_path, exec=command))
