@@ -208,15 +208,18 @@ async def test_missing_rights_are_named_and_the_source_begins_when_they_are_give
 
 
 async def test_a_watch_that_cannot_be_kept_up_shows_in_readiness_until_it_can(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    async with connected(cluster.kubeconfig) as admin, gateway_to(admin, tmp_path) as (gateway, client):
-        async with watching(client, namespace) as watched:
-            async with asyncio.timeout(30):
-                await watched.source.synced.wait()
-            gateway.refuse = 403
-            gateway.cut_watches()
-            await eventually_async(lambda: "the API server answers 403 Forbidden to" in watched.source.trouble, 30, "readiness tells")
-            gateway.refuse = 0
-            await eventually_async(lambda: watched.source.trouble == "", 30, "readiness tells")
+    async with (
+        connected(cluster.kubeconfig) as admin,
+        gateway_to(admin, tmp_path) as (gateway, client),
+        watching(client, namespace) as watched,
+    ):
+        async with asyncio.timeout(30):
+            await watched.source.synced.wait()
+        gateway.refuse = 403
+        gateway.cut_watches()
+        await eventually_async(lambda: "the API server answers 403 Forbidden to" in watched.source.trouble, 30, "readiness tells")
+        gateway.refuse = 0
+        await eventually_async(lambda: watched.source.trouble == "", 30, "readiness tells")
 
 
 def test_kopf_is_imported_without_the_kubernetes_client() -> None:
