@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from kfp_operator.cli import feed
-from kfp_operator.cli.report import Finding, fail, ok, warn
+from kfp_operator.cli.report import Finding, Level, fail, ok, warn
 from kfp_operator.errors import BusError, BusUnavailable, ConfigurationError, StreamMissing
 from kfp_operator.events.jetstream import JetStreamBus, parse_time
 from kfp_operator.events.streams import Streams
-from kfp_operator.events.subjects import ROLES, Role, Subjects
+from kfp_operator.events.subjects import ROLES, Subjects
 from kfp_operator.operator.credentials import in_cluster
 from kfp_operator.operator.nats_server import PrivateServer
 from kfp_operator.settings import Settings
@@ -28,12 +28,9 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
         unreadable = isinstance(error.__cause__, OSError)
         yield fail("NATS", str(error), "give --nats URL, or set nats.servers") if unreadable else _no_server(settings)
         return
-    try:
-        subjects = Subjects(settings.events.prefix)
-    except ConfigurationError as error:
-        yield fail("NATS", str(error), "change the setting events.prefix")
-        return
     async with JetStreamBus(servers) as bus:
+        subjects = Subjects(settings.events.prefix)
+        streams = Streams(bus, subjects, settings.events)
         try:
             await feed.connected(bus)
         except BusUnavailable as error:
@@ -59,7 +56,9 @@ async def check_nats(settings: Settings) -> AsyncGenerator[Finding]:
             "JetStream", f"on; {account.get('streams', 0)} streams, {account.get('storage', 0) / 2**20:.1f} MiB stored{_limit(account)}"
         )
         for role in ROLES:
-            yield await _check_stream(bus, subjects, role, settings)
+            yield await _check_stream(bus, streams.wanted(role), managed=settings.events.manage_streams)
+        if not settings.events.manage_streams:
+            yield await _check_foreign(streams)
         if (finding := await _check_clock(bus, subjects)) is not None:
             yield finding
 
@@ -83,40 +82,42 @@ def _limit(account: Mapping[str, Any]) -> str:
     return f" of {limit / 2**20:.0f} MiB" if limit > 0 else ""
 
 
-async def _check_stream(bus: JetStreamBus, subjects: Subjects, role: Role, settings: Settings) -> Finding:
-    name = subjects.stream(role)
+async def _check_stream(bus: JetStreamBus, wanted: Mapping[str, Any], *, managed: bool) -> Finding:
+    """`wanted`: the configuration that the operator would give it."""
+    name = wanted["name"]
     try:
-        overlapping = await _overlaps(bus, subjects, role)
+        overlapping = [
+            f"stream {other} stores {subject}"
+            for subject in wanted["subjects"]
+            for other in (await bus.api("STREAM.NAMES", {"subject": subject})).get("streams") or []
+            if other != name
+        ]
         if overlapping:
             remedy = "narrow the subjects of that stream, delete it, or choose another events.prefix"
             return fail("stream", f"{name} cannot store its subjects: {'; '.join(overlapping)}", remedy)
         info = await bus.api(f"STREAM.INFO.{name}")
     except StreamMissing:
-        if settings.events.manage_streams:
+        if managed:
             return warn("stream", f"{name} does not exist yet", "nothing to do: the operator makes it when it starts")
         return fail(
-            "stream", f"{name} does not exist", f"make it with subjects {', '.join(subjects.stored_by(role))}, or set events.manageStreams"
+            "stream", f"{name} does not exist", f"make it with subjects {', '.join(wanted['subjects'])}, or set events.manageStreams"
         )
     except BusError as error:
         return fail("stream", f"{name} cannot be looked at: {error}", "allow $JS.API.STREAM.INFO and $JS.API.STREAM.NAMES to this user")
-    wanted = Streams(bus, subjects, settings.events).wanted(role)
     differing = sorted(key for key, value in wanted.items() if not _same(info["config"].get(key), value))
-    if differing and settings.events.manage_streams:
+    if differing and managed:
         return warn("stream", f"{name} differs in {', '.join(differing)}", "nothing to do: the operator changes it when it starts")
-    if differing:
-        return warn(
-            "stream", f"{name} differs in {', '.join(differing)} from what the operator would make", "compare it with docs/events.md"
-        )
     state = info["state"]
     return ok("stream", f"{name}: {state['messages']} messages, {state['bytes'] / 2**20:.1f} MiB")
 
 
-async def _overlaps(bus: JetStreamBus, subjects: Subjects, role: Role) -> list[str]:
-    found = []
-    for subject in subjects.stored_by(role):
-        streams = (await bus.api("STREAM.NAMES", {"subject": subject})).get("streams") or []
-        found += [f"stream {other} stores {subject}" for other in streams if other != subjects.stream(role)]
-    return found
+async def _check_foreign(streams: Streams) -> Finding:
+    """Streams that others made: what the operator itself would say of them. It changes nothing then."""
+    try:
+        await streams.ensure()
+    except BusError as error:
+        return Finding(Level.FAIL, "streams", str(error))
+    return ok("streams", "made by others (events.manageStreams: false), and fit for use")
 
 
 def _same(found: object, wanted: object) -> bool:

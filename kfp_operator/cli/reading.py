@@ -9,7 +9,7 @@ from kfp_operator.api.run import Run
 from kfp_operator.cli.progress import view
 from kfp_operator.cli.target import Target
 from kfp_operator.cli.waiting import Deleted, Trouble, follow
-from kfp_operator.errors import InvalidSpec, NotFound, Permanent
+from kfp_operator.errors import ClusterUnavailable, InvalidSpec, NotFound, Permanent
 from kfp_operator.operator.opening import open_provider
 from kfp_operator.providers.protocol import submission_id
 from kfp_operator.settings import Settings
@@ -50,8 +50,8 @@ async def _started(target: Target, name: str) -> Run:
     async with aclosing(follow(target, name)) as looks:
         async for look in looks:
             match look:
-                case Trouble():
-                    continue
+                case Trouble(message):
+                    raise ClusterUnavailable(message)
                 case Deleted():
                     break
                 case run:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import Run
-from kfp_operator.errors import NotFound
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import load_credentials
 from kfp_operator.operator.resources import Kinds
@@ -25,15 +24,8 @@ class Target:
     namespace: str
 
     async def run(self, name: str) -> Run:
-        """A Run of the namespace; NotFound says where it was looked for."""
-        try:
-            return Run.parse(await self.cluster.get(self.kinds.run, name, self.namespace))
-        except NotFound as error:
-            if "CustomResourceDefinition" in str(error):
-                raise
-            raise NotFound(
-                f"there is no Run {name} in namespace {self.namespace}; kubectl get mlr -n {self.namespace} lists them", status=404
-            ) from error
+        """A Run of the namespace; NotFound."""
+        return Run.parse(await self.cluster.get(self.kinds.run, name, self.namespace))
 
 
 @asynccontextmanager

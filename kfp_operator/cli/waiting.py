@@ -75,7 +75,7 @@ async def follow(target: Target, name: str) -> AsyncGenerator[Run | Trouble | De
 async def _again(target: Target, name: str, uid: str) -> Run | None:
     """The same Run once more; None when it is gone, or another one has its name."""
     try:
-        run = Run.parse(await target.cluster.get(target.kinds.run, name, target.namespace))
+        run = await target.run(name)
     except NotFound:
         return None
     return run if run.metadata.uid == uid else None

@@ -76,12 +76,16 @@ def make_streams(server: NatsServer) -> None:
     asyncio.run(make())
 
 
-def add_stream(server: NatsServer, name: str, subject: str) -> None:
-    async def add() -> None:
+def with_api(server: NatsServer, operation: str, document: dict[str, Any] | None = None) -> None:
+    async def work() -> None:
         async with connected(server) as bus:
-            await bus.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [subject]})
+            await bus.api(operation, document)
 
-    asyncio.run(add())
+    asyncio.run(work())
+
+
+def add_stream(server: NatsServer, name: str, *subjects: str) -> None:
+    with_api(server, f"STREAM.CREATE.{name}", {"name": name, "subjects": list(subjects)})
 
 
 def test_all_is_well_for_an_administrator_with_streams(shell: Shell, nats: NatsServer) -> None:
@@ -119,6 +123,18 @@ def test_missing_streams_are_a_failure_when_they_are_somebody_elses(shell: Shell
     result = shell.run("doctor", "--nats", nats.url, env={"KFPOP_EVENTS__MANAGE_STREAMS": "false"})
     assert result.exit_code == ExitCode.FAILED
     assert "make it with subjects events.run-completion.>" in result.stdout
+
+
+def test_streams_that_somebody_else_made_are_judged_as_the_operator_judges_them(shell: Shell, nats: NatsServer) -> None:
+    make_streams(nats)
+    foreign = {"KFPOP_EVENTS__MANAGE_STREAMS": "false"}
+    assert "fit for use" in shell.run("doctor", "--nats", nats.url, env=foreign).stdout
+    runs = Subjects().stream("runs")
+    with_api(nats, f"STREAM.DELETE.{runs}")
+    add_stream(nats, runs, *Subjects().stored_by("runs"))
+    result = shell.run("doctor", "--nats", nats.url, env=foreign)
+    assert result.exit_code == ExitCode.FAILED
+    assert f"stream {runs} allows no message TTL" in findings(result.stdout, "FAIL")[0]
 
 
 def test_a_stream_that_stores_our_subjects_is_named(shell: Shell, nats: NatsServer) -> None:

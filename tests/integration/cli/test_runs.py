@@ -151,10 +151,11 @@ def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(shell: Shell, clust
     assert f"Run {namespace}/penguin-1 is still running after 1 s" in result.stdout
 
 
-def test_wait_for_an_unknown_run_says_where_it_was_looked_for(shell: Shell, namespace: str) -> None:
+def test_wait_for_an_unknown_run_is_an_error_that_names_it(shell: Shell, namespace: str) -> None:
     result = shell.run("runs", "wait", "nobody", "-n", namespace)
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert f"Error: there is no Run nobody in namespace {namespace}" in result.stderr
+    assert f"{namespace}/nobody" in result.stderr
+    assert "not found" in result.stderr
 
 
 def test_wait_ends_when_the_run_is_deleted(shell: Shell, cluster: Cluster, namespace: str) -> None:
