@@ -45,6 +45,8 @@ AT_ONCE = 64
 """Runs whose status is written at the same time."""
 CONFLICTS = 6
 MAX_BACKOFF = 30.0
+MAX_CONFLICT_BACKOFF = 2.0
+"""Somebody who keeps changing the Run does not stop: only luck helps, so it is tried often."""
 
 Event = RunStatusEvent | RunCompletion
 
@@ -208,6 +210,9 @@ class Projector:
                 self._guard()
                 await self._apply(uid, buffer, taken)
                 await self._copy(taken)
+        except Conflict as error:
+            self._again(uid, buffer, str(error), MAX_CONFLICT_BACKOFF)
+            return
         except (ClusterError, BusError, LeadershipLost) as error:
             self._again(uid, buffer, str(error))
             return
@@ -229,9 +234,9 @@ class Projector:
         elif any(isinstance(e, RunCompletion) for e in taken):
             self._buffers.pop(uid, None)
 
-    def _again(self, uid: str, buffer: Buffer, why: str) -> None:
+    def _again(self, uid: str, buffer: Buffer, why: str, most: float = MAX_BACKOFF) -> None:
         buffer.failures += 1
-        delay = min(0.5 * 2.0**buffer.failures, MAX_BACKOFF)
+        delay = min(0.5 * 2.0**buffer.failures, most)
         log.info("the status of %s is written again in %.1f s: %s", buffer.key, delay, why)
         self._plan(uid, buffer, delay)
 
