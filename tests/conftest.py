@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -16,6 +16,14 @@ _CRDS = Path(__file__).parent.parent / "crds"
 def pytest_configure() -> None:
     """Keep everything that runs here away from the cluster that its user works with."""
     os.environ["KUBECONFIG"] = os.devnull
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let reports with text that is not Unicode, which some tests log, pass from worker processes."""
+    report = yield
+    report.sections = [(name, content.encode(errors="backslashreplace").decode()) for name, content in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
