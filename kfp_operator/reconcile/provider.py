@@ -11,7 +11,9 @@ from kfp_operator.api.provider import Provider, ProviderStatus
 from kfp_operator.api.states import SyncState
 
 CHECK_EVERY = 60.0
-"""Seconds between two checks of a provider that answers; a failing one is checked with the queue's backoff."""
+"""Seconds between two checks of a provider that answers."""
+CHECK_AGAIN = 5.0
+"""Seconds between two checks of one that does not: Runs wait for it."""
 NAMED = 5
 """Users named in a message."""
 
@@ -87,15 +89,14 @@ def decide_provider(s: ProviderSituation) -> ProviderDecision:
         return ProviderDecision(CheckProvider())
     if s.check.ok and not finalizer:
         return ProviderDecision(AddProviderFinalizer())
-    age = (s.now - s.check.time).total_seconds()
-    if not s.check.permanent and age >= CHECK_EVERY:
+    if s.check.permanent:
+        return _write(s, conditions.failed(s.check.reason, s.check.message), SyncState.FAILED, s.check.message, None)
+    again = (CHECK_EVERY if s.check.ok else CHECK_AGAIN) - (s.now - s.check.time).total_seconds()
+    if again <= 0:
         return ProviderDecision(CheckProvider())
-    again = None if s.check.permanent else CHECK_EVERY - age
     if s.check.ok:
         return _write(s, conditions.synced(), SyncState.SUCCEEDED, "", again)
-    if s.check.permanent:
-        return _write(s, conditions.failed(s.check.reason, s.check.message), SyncState.FAILED, s.check.message, again)
-    return _write(s, conditions.progressing(s.check.reason, s.check.message), SyncState.CREATING, s.check.message, min(again or 5, 5))
+    return _write(s, conditions.progressing(s.check.reason, s.check.message), SyncState.CREATING, s.check.message, again)
 
 
 def _deleted(s: ProviderSituation, finalizer: bool) -> ProviderDecision:

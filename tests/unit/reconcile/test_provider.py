@@ -8,7 +8,7 @@ from kfp_operator.api.conditions import find
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.states import SyncState
 from kfp_operator.reconcile import provider as p
-from kfp_operator.reconcile.provider import CHECK_EVERY, Check, ProviderSituation, decide_provider
+from kfp_operator.reconcile.provider import CHECK_AGAIN, CHECK_EVERY, Check, ProviderSituation, decide_provider
 from tests import builders as b
 
 
@@ -50,13 +50,14 @@ def test_a_provider_whose_spec_is_wrong_is_stalled_and_not_asked_again() -> None
 
 
 def test_an_unreachable_provider_says_so_and_is_asked_again_soon() -> None:
-    decision = decide_provider(situation(check=checked(ok=False, reason="ProviderUnavailable", message="connection refused")))
+    away = checked(ok=False, reason="ProviderUnavailable", message="connection refused")
+    decision = decide_provider(situation(check=away))
     assert isinstance(decision.action, p.WriteProviderStatus)
     ready = find(decision.action.status.conditions, "Ready")
     assert ready is not None
     assert (ready.status, ready.reason, ready.message) == ("False", "ProviderUnavailable", "connection refused")
-    assert decision.again is not None
-    assert decision.again <= 5
+    assert decision.again == CHECK_AGAIN
+    assert decide_provider(situation(check=away, now=b.at(CHECK_AGAIN))).action == p.CheckProvider()
 
 
 def test_a_provider_in_use_stays_until_its_users_are_gone() -> None:
