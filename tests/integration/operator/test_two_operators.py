@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.operator.harness import Bench, Operator
 from tests.integration.operator.together import scenario
-from tests.integration.operator.verdict import all_ended_well, ended_well
+from tests.integration.operator.verdict import all_ended_well
 from tests.waiting import eventually
 
 LEASE = 6.0
@@ -100,18 +100,3 @@ def test_an_operator_that_is_told_to_stop_ends_in_seconds_and_the_next_adopts_it
     operator.restart()
     all_ended_well(bench, {"it": "succeeded", "queued": "succeeded"})
     assert "Traceback" not in operator.log.read_text()
-
-
-@scenario
-def test_a_second_operator_without_election_is_kept_from_the_runs_of_the_first(bench: Bench) -> None:
-    state = str(bench.folder / "shared" / "state")
-    first = bench.operator("first", stateDir=state, leaderElection={"enabled": False}).start().wait_ready()
-    bench.prepare()
-    document, gate = gated(bench, "it")
-    bench.apply(document)
-    bench.wait("it", "running")
-    second = bench.operator("second", stateDir=state, leaderElection={"enabled": False}).start()
-    second.wait_ready()
-    gate.touch()
-    ended_well(bench, "it", "succeeded")
-    first.kill()
