@@ -93,6 +93,8 @@ class Buffer:
     due: float = 0.0
     scheduled: bool = False
     flushing: bool = False
+    kept: bool = False
+    """A sign of life for its deliveries is due while it is written."""
     failures: int = 0
 
 
@@ -188,7 +190,10 @@ class Projector:
 
     async def _tick(self, uid: str) -> None:
         buffer = self._buffers.get(uid)
-        if buffer is None or buffer.flushing or not buffer.scheduled:
+        if buffer is None or not buffer.scheduled:
+            return
+        if buffer.flushing:
+            buffer.scheduled = False  # the flush under way plans anew at its end, for what has arrived meanwhile
             return
         left = buffer.due - self._timers.time()
         if left > 0.001:
@@ -205,6 +210,9 @@ class Projector:
             return
         buffer.flushing, buffer.scheduled = True, False
         taken, held = list(buffer.events), list(buffer.held)
+        if not buffer.kept:
+            buffer.kept = True
+            self._timers.later(HOLD, lambda: self._keep(buffer))
         try:
             async with self._slots:
                 self._guard()
@@ -233,6 +241,15 @@ class Projector:
             self._plan(uid, buffer, 0.0 if final else self._wait(buffer))
         elif any(isinstance(e, RunCompletion) for e in taken):
             self._buffers.pop(uid, None)
+
+    async def _keep(self, buffer: Buffer) -> None:
+        """Tell the bus that its deliveries are being worked on: in a long queue they wait for a slot, and would be delivered again."""
+        if not buffer.flushing:
+            buffer.kept = False
+            return
+        for delivery, _ in list(buffer.held):
+            await delivery.in_progress()
+        self._timers.later(HOLD, lambda: self._keep(buffer))
 
     def _again(self, uid: str, buffer: Buffer, why: str, most: float = MAX_BACKOFF) -> None:
         buffer.failures += 1

@@ -1,0 +1,140 @@
+"""What arrives while a status is being written: on an event loop, because the protocol's model takes one step at a time."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from kfp_operator.api.run import Run
+from kfp_operator.events import publisher
+from kfp_operator.events.bus import Delivery
+from kfp_operator.operator.metrics import Metrics
+from kfp_operator.operator.outbox import Outbox
+from kfp_operator.operator.projector import DURABLE, GATHER, AsyncioTimers, Projector
+from kfp_operator.operator.store import Store
+from kfp_operator.schemas import RunCompletion, RunStatus
+from tests import builders
+from tests.doubles.bus import MemoryBus
+from tests.doubles.world import Fate, SimulatedApi
+from tests.unit.operator.simulated_time import run, until
+
+
+class SlowApi(SimulatedApi):
+    """An API server whose answers to status writes wait for `go`."""
+
+    def __init__(self) -> None:
+        super().__init__(Fate(), lambda: builders.NOW)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def patch_status(self, resource: Any, status: Any) -> Any:
+        self.asked.set()
+        await self.go.wait()
+        return await super().patch_status(resource, status)
+
+
+class Desk:
+    """A projector with its surroundings, and one Run that is bound."""
+
+    def __init__(self) -> None:
+        self.bus, self.api, self.store = MemoryBus(), SlowApi(), Store(builders.NAMES)
+        self.api.create(builders.run(bound=True))
+        [self.key] = self.api.runs
+        self.store.put(self.run)
+        metrics = Metrics()
+        outbox = Outbox(self.bus, self.bus.subjects, mode=None, metrics=metrics, guard=lambda: None, now=lambda: builders.NOW)
+        self.projector = Projector(
+            subjects=self.bus.subjects,
+            store=self.store,
+            objects=self.api,
+            outbox=outbox,
+            metrics=metrics,
+            guard=lambda: None,
+            now=lambda: builders.NOW,
+            timers=AsyncioTimers(),
+            names=builders.NAMES,
+            replay_window=timedelta(hours=1),
+            saw=lambda *_: None,
+            wake=lambda _: None,
+        )
+
+    @property
+    def run(self) -> Run:
+        return self.api.runs[self.key]
+
+    async def arrive(self, data: RunStatus | RunCompletion) -> Delivery:
+        """Publish an event and hand it to the projector."""
+        await publisher.store(self.bus, self.bus.subjects, data)
+        delivery = self.bus.poll(self.bus.subjects.stream("runs"), DURABLE)
+        assert delivery is not None
+        await self.projector.accept(delivery)
+        return delivery
+
+
+def status(state: str, transition: int) -> RunStatus:
+    return RunStatus(
+        provider="mlops/local",
+        pipeline_name="team/train",
+        run_name="team/train-1",
+        run_uid="uid-1",
+        run_id="r-1",
+        attempt=1,
+        transition=transition,
+        state=state,
+        time=builders.at(transition),
+    )
+
+
+def completion() -> RunCompletion:
+    return RunCompletion(
+        provider="mlops/local",
+        status="succeeded",
+        state="succeeded",
+        pipeline_name="team/train",
+        run_name="team/train-1",
+        run_uid="uid-1",
+        run_id="r-1",
+        attempt=1,
+        run_end_time=builders.at(9),
+    )
+
+
+def test_a_completion_that_arrives_while_the_status_before_it_is_written_is_not_left_behind() -> None:
+    async def main() -> None:
+        desk = Desk()
+        await desk.arrive(status("running", 1))
+        await until(desk.api.asked.is_set, within=GATHER + 1)
+        await desk.arrive(completion())
+        await asyncio.sleep(1)  # the write is slow
+        desk.api.go.set()
+        await until(lambda: desk.run.status.completion_state == "Succeeded", within=1)
+        assert desk.projector.pending == 0
+
+    run(main())
+
+
+def test_what_arrives_while_a_write_fails_is_written_with_it() -> None:
+    async def main() -> None:
+        desk = Desk()
+        await desk.arrive(status("running", 1))
+        await until(desk.api.asked.is_set, within=GATHER + 1)
+        await desk.arrive(completion())
+        await asyncio.sleep(1)
+        desk.api.fate.lose.add("api")
+        desk.api.go.set()
+        await until(lambda: desk.run.status.completion_state == "Succeeded", within=5)
+
+    run(main())
+
+
+def test_deliveries_that_wait_for_a_write_are_not_delivered_again() -> None:
+    async def main() -> None:
+        desk = Desk()
+        await desk.arrive(completion())
+        for _ in range(30):
+            await asyncio.sleep(1)
+            desk.bus.advance(1)
+            assert desk.bus.poll(desk.bus.subjects.stream("runs"), DURABLE) is None, "it was delivered again"
+        desk.api.go.set()
+        await until(lambda: desk.projector.pending == 0, within=1)
+
+    run(main())
