@@ -1,7 +1,8 @@
 """Scenarios that run beside one another, because most of their time is waiting for what the operator does after so many seconds.
 
 A module decorates its tests with `scenario`; the first that runs starts all those of the module that were selected, a few at a time,
-and each test waits for its own. Every scenario has a namespace, a NATS server and a state folder of its own.
+and each test waits for its own. Every scenario has a namespace, a NATS server and a state folder of its own; but in a module with a
+function `prepare` they share one `Bench` with an operator that runs, which that function gets first, and name their objects themselves.
 """
 
 import contextlib
@@ -26,9 +27,10 @@ WITHIN = 240.0
 class Together:
     """The scenarios of one module."""
 
-    def __init__(self, cluster: Cluster, folder: Path, items: list[pytest.Function]) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, items: list[pytest.Function], shared: Bench | None) -> None:
         self._cluster = cluster
         self._folder = folder
+        self._shared = shared
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="scenario")
         self._futures: dict[str, Future[None]] = {item.nodeid: self._executor.submit(self._live, item) for item in items}
 
@@ -41,11 +43,14 @@ class Together:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _live(self, item: pytest.Function) -> None:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if self._shared is not None:
+            item.function.scenario(self._shared, **parameters)
+            return
         name = f"test-{secrets.token_hex(4)}"
         folder = self._folder / re.sub(r"\W+", "-", item.name)[-60:]
         folder.mkdir()
         self._cluster.kubectl("create", "namespace", name)
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
         try:
             with NatsServer() as nats, contextlib.closing(Bench(self._cluster, name, nats, folder)) as bench:
                 item.function.scenario(bench, **parameters)
@@ -81,7 +86,11 @@ def discard(cluster: Cluster, namespace: str) -> None:
 def starting(request: pytest.FixtureRequest, cluster: Cluster, folder: Path) -> Iterator[Together]:
     """Start the scenarios of the module of this request."""
     items = [i for i in request.session.items if isinstance(i, pytest.Function) and i.module is request.module]
-    together = Together(cluster, folder, [i for i in items if hasattr(i.function, "scenario")])
+    shared = None
+    if hasattr(request.module, "prepare"):
+        shared = request.getfixturevalue("shared")
+        request.module.prepare(shared)
+    together = Together(cluster, folder, [i for i in items if hasattr(i.function, "scenario")], shared)
     try:
         yield together
     finally:
