@@ -2,7 +2,7 @@
 
 import base64
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from kfp_operator.api import hashing
 from tests.cluster.cluster import KubectlError
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import SCENARIO, Bench
+from tests.integration.operator.together import scenario
 from tests.integration.operator.verdict import ended_well
 from tests.waiting import eventually
 
@@ -27,11 +28,12 @@ def changed(**members: Any) -> dict[str, Any]:
     return spec
 
 
-@pytest.fixture(scope="module")
-def ready(shared: Bench) -> Bench:
-    """A Provider and a Pipeline that are as they should be."""
-    shared.prepare(maxActiveRuns=3)
-    return shared
+def prepare(bench: Bench) -> None:
+    """A Provider and a Pipeline that are as they should be, and what tables below ask for."""
+    bench.prepare(maxActiveRuns=3)
+    bench.apply(bench.pipeline("strict", pipelineSpec=without_default()))
+    bench.apply(bench.provider("terse", parameters={"maxLogBytes": LOG_BYTES}))
+    bench.apply(bench.pipeline("terse", provider=f"{bench.namespace}/terse"))
 
 
 def conditions(bench: Bench, resource: str, name: str) -> dict[str, str]:
@@ -51,54 +53,58 @@ def starts(bench: Bench, name: str) -> None:
 # What waits
 
 
-def test_a_run_waits_for_its_pipeline_and_starts_when_it_appears(ready: Bench) -> None:
-    ready.apply(ready.run("early", pipeline="later"))
-    waits = ready.wait_reason("mlr", "early", "PipelineNotFound")
-    assert f"waits for Pipeline {ready.namespace}/later" in waits["message"]
-    shown = conditions(ready, "mlr", "early")
+@scenario
+def test_a_run_waits_for_its_pipeline_and_starts_when_it_appears(bench: Bench) -> None:
+    bench.apply(bench.run("early", pipeline="later"))
+    waits = bench.wait_reason("mlr", "early", "PipelineNotFound")
+    assert f"waits for Pipeline {bench.namespace}/later" in waits["message"]
+    shown = conditions(bench, "mlr", "early")
     assert shown == {"Ready": "False", "Synchronized": "Unknown", "Succeeded": "Unknown", "Completed": "False", "Reconciling": "True"}
-    run = ready.get("early")
+    run = bench.get("early")
     assert run is not None
     assert run.status.message == waits["message"]
     assert not run.metadata.finalizers
-    ready.apply(ready.pipeline("later"))
-    starts(ready, "early")
+    bench.apply(bench.pipeline("later"))
+    starts(bench, "early")
 
 
-def test_a_run_waits_for_its_version_and_starts_when_it_is_made(ready: Bench) -> None:
+@scenario
+def test_a_run_waits_for_its_version_and_starts_when_it_is_made(bench: Bench) -> None:
     coming = changed(description="the next version")
     version = hashing.inline_version({"pipelineSpec": coming})
-    ready.apply(ready.pipeline("versioned"))
-    ready.wait_reason("mlp", "versioned", "Succeeded")
-    ready.apply(ready.run("ahead", pipeline=f"versioned:{version}"))
-    waits = ready.wait_reason("mlr", "ahead", "PipelineVersionNotFound")
+    bench.apply(bench.pipeline("versioned"))
+    bench.wait_reason("mlp", "versioned", "Succeeded")
+    bench.apply(bench.run("ahead", pipeline=f"versioned:{version}"))
+    waits = bench.wait_reason("mlr", "ahead", "PipelineVersionNotFound")
     assert version in waits["message"]
     assert hashing.inline_version({"pipelineSpec": SPEC}) in waits["message"], "the versions there are"
-    ready.apply(ready.pipeline("versioned", pipelineSpec=coming))
-    starts(ready, "ahead")
-    run = ready.get("ahead")
+    bench.apply(bench.pipeline("versioned", pipelineSpec=coming))
+    starts(bench, "ahead")
+    run = bench.get("ahead")
     assert run is not None
     assert run.status.pipeline_version == version
 
 
-def test_pipelines_and_runs_wait_for_their_provider_and_start_when_it_appears(ready: Bench) -> None:
-    ready.apply(ready.pipeline("homeless", provider=f"{ready.namespace}/coming"), ready.run("homeless", pipeline="homeless"))
-    waits = ready.wait_reason("mlp", "homeless", "ProviderNotFound")
-    assert f"waits for Provider {ready.namespace}/coming, which does not exist; create it" in waits["message"]
-    waits = ready.wait_reason("mlr", "homeless", "PipelineNotReady")
-    assert f"Provider {ready.namespace}/coming" in waits["message"]
-    ready.apply(ready.provider("coming"))
-    starts(ready, "homeless")
+@scenario
+def test_pipelines_and_runs_wait_for_their_provider_and_start_when_it_appears(bench: Bench) -> None:
+    bench.apply(bench.pipeline("homeless", provider=f"{bench.namespace}/coming"), bench.run("homeless", pipeline="homeless"))
+    waits = bench.wait_reason("mlp", "homeless", "ProviderNotFound")
+    assert f"waits for Provider {bench.namespace}/coming, which does not exist; create it" in waits["message"]
+    waits = bench.wait_reason("mlr", "homeless", "PipelineNotReady")
+    assert f"Provider {bench.namespace}/coming" in waits["message"]
+    bench.apply(bench.provider("coming"))
+    starts(bench, "homeless")
 
 
-def test_a_forbidden_provider_needs_its_owner_who_can_let_the_run_go(ready: Bench) -> None:
-    there = replace(ready, namespace=ready.neighbour)
-    there.apply(ready.pipeline("guest"), there.run("guest", pipeline="guest"))
+@scenario
+def test_a_forbidden_provider_needs_its_owner_who_can_let_the_run_go(bench: Bench) -> None:
+    there = replace(bench, namespace=bench.neighbour)
+    there.apply(bench.pipeline("guest"), there.run("guest", pipeline="guest"))
     for resource, reason in (("mlp", "ProviderForbidden"), ("mlr", "PipelineNotReady")):
         waits = there.wait_reason(resource, "guest", reason)
         assert f"does not serve namespace {there.namespace}; its owner can add it to spec.allowedNamespaces" in waits["message"]
         assert conditions(there, resource, "guest")["Stalled"] == "True", "a person must act"
-    ready.apply(ready.provider(maxActiveRuns=3, allowedNamespaces=[there.namespace]))
+    bench.apply(bench.provider(maxActiveRuns=3, allowedNamespaces=[there.namespace]))
     starts(there, "guest")
     assert "Stalled" not in conditions(there, "mlr", "guest")
 
@@ -132,20 +138,21 @@ PROVIDERS = {
 
 
 @pytest.mark.parametrize("case", PROVIDERS)
-def test_a_provider_with_a_mistake_names_the_field_and_what_is_accepted(shared: Bench, case: str) -> None:
+@scenario
+def test_a_provider_with_a_mistake_names_the_field_and_what_is_accepted(bench: Bench, case: str) -> None:
     mistake, name = PROVIDERS[case], f"wrong-{case}"
-    shared.apply(shared.provider(name, **mistake.spec))
-    said = shared.wait_reason("mlprv", name, mistake.reason)["message"]
+    bench.apply(bench.provider(name, **mistake.spec))
+    said = bench.wait_reason("mlprv", name, mistake.reason)["message"]
     for word in mistake.words:
         assert word in said
-    assert conditions(shared, "mlprv", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
+    assert conditions(bench, "mlprv", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
     if mistake.remedy is None:
-        shared.delete("mlprv", name)
-        shared.gone("mlprv", name)
+        bench.delete("mlprv", name)
+        bench.gone("mlprv", name)
         return
-    shared.apply(shared.provider(name, **mistake.remedy))
-    shared.wait_reason("mlprv", name, "Succeeded")
-    assert conditions(shared, "mlprv", name) == {"Ready": "True", "Synchronized": "True"}
+    bench.apply(bench.provider(name, **mistake.remedy))
+    bench.wait_reason("mlprv", name, "Succeeded")
+    assert conditions(bench, "mlprv", name) == {"Ready": "True", "Synchronized": "True"}
 
 
 # Pipelines
@@ -180,66 +187,69 @@ def old_schema() -> dict[str, Any]:
         (old_schema, ("spec.pipelineSpec.schemaVersion", "2.1.0")),
     ],
 )
+@scenario
 def test_what_is_no_pipeline_fails_with_its_path_and_is_mended_by_an_edit(
-    ready: Bench, broken: Callable[[], dict[str, Any]], words: tuple[str, ...]
+    bench: Bench, broken: Callable[[], dict[str, Any]], words: tuple[str, ...]
 ) -> None:
     name = broken.__name__.replace("_", "-")
-    ready.apply(ready.pipeline(name, pipelineSpec=broken()), ready.run(name, pipeline=name))
-    said = ready.wait_reason("mlp", name, "InvalidPipelineSpec")["message"]
+    bench.apply(bench.pipeline(name, pipelineSpec=broken()), bench.run(name, pipeline=name))
+    said = bench.wait_reason("mlp", name, "InvalidPipelineSpec")["message"]
     for word in words:
         assert word in said
-    assert conditions(ready, "mlp", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
-    waits = ready.wait_reason("mlr", name, "PipelineNotReady")
+    assert conditions(bench, "mlp", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
+    waits = bench.wait_reason("mlr", name, "PipelineNotReady")
     assert words[0] in waits["message"]
-    assert conditions(ready, "mlr", name)["Stalled"] == "True", "only a person can mend the Pipeline"
-    ready.delete("mlr", name)
-    ready.gone("mlr", name)
-    ready.apply(ready.pipeline(name))
-    ready.wait_reason("mlp", name, "Succeeded")
+    assert conditions(bench, "mlr", name)["Stalled"] == "True", "only a person can mend the Pipeline"
+    bench.delete("mlr", name)
+    bench.gone("mlr", name)
+    bench.apply(bench.pipeline(name))
+    bench.wait_reason("mlp", name, "Succeeded")
 
 
-def test_a_pipeline_broken_by_an_edit_still_runs_its_versions(ready: Bench) -> None:
-    ready.apply(ready.pipeline("mended"))
-    ready.wait_reason("mlp", "mended", "Succeeded")
+@scenario
+def test_a_pipeline_broken_by_an_edit_still_runs_its_versions(bench: Bench) -> None:
+    bench.apply(bench.pipeline("mended"))
+    bench.wait_reason("mlp", "mended", "Succeeded")
     good = hashing.inline_version({"pipelineSpec": SPEC})
-    ready.apply(ready.pipeline("mended", pipelineSpec=unknown_member()))
-    ready.wait_reason("mlp", "mended", "InvalidPipelineSpec")
-    ready.apply(ready.run("pinned", pipeline=f"mended:{good}"), ready.run("latest", pipeline="mended"))
-    ready.wait_reason("mlr", "latest", "PipelineNotReady")
-    starts(ready, "pinned")
-    ready.apply(ready.pipeline("mended"))
-    starts(ready, "latest")
+    bench.apply(bench.pipeline("mended", pipelineSpec=unknown_member()))
+    bench.wait_reason("mlp", "mended", "InvalidPipelineSpec")
+    bench.apply(bench.run("pinned", pipeline=f"mended:{good}"), bench.run("latest", pipeline="mended"))
+    bench.wait_reason("mlr", "latest", "PipelineNotReady")
+    starts(bench, "pinned")
+    bench.apply(bench.pipeline("mended"))
+    starts(bench, "latest")
 
 
-def test_a_config_map_is_waited_for_read_and_read_again(ready: Bench) -> None:
+@scenario
+def test_a_config_map_is_waited_for_read_and_read_again(bench: Bench) -> None:
     def write(field: str = "data", **data: str) -> None:
-        ready.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "compiled"}, field: data})
+        bench.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "compiled"}, field: data})
 
     def touch(value: str) -> None:  # the ConfigMap is read again whenever the Pipeline changes, else every minute
-        ready.patch("mlp", "stored", metadata={"annotations": {"touched": value}})
+        bench.patch("mlp", "stored", metadata={"annotations": {"touched": value}})
 
     def version() -> str:
-        found = ready.document("mlp", "stored") or {}
+        found = bench.document("mlp", "stored") or {}
         return str(found["status"].get("version", ""))
 
     source = {"configMapKeyRef": {"name": "compiled", "key": "pipeline.yaml"}}
-    ready.apply(ready.pipeline("stored", pipelineSpec=None, pipelineSpecFrom=source))
-    said = ready.wait_reason("mlp", "stored", "ConfigMapNotFound")["message"]
-    assert said == f"waits for ConfigMap {ready.namespace}/compiled, which does not exist"
-    assert "Stalled" not in conditions(ready, "mlp", "stored")
+    bench.apply(bench.pipeline("stored", pipelineSpec=None, pipelineSpecFrom=source))
+    said = bench.wait_reason("mlp", "stored", "ConfigMapNotFound")["message"]
+    assert said == f"waits for ConfigMap {bench.namespace}/compiled, which does not exist"
+    assert "Stalled" not in conditions(bench, "mlp", "stored")
     write(other="text")
-    said = ready.wait_reason("mlp", "stored", "ConfigMapKeyNotFound", within=10)["message"]
-    assert said == f"waits for key pipeline.yaml in ConfigMap {ready.namespace}/compiled, which has other"
+    said = bench.wait_reason("mlp", "stored", "ConfigMapKeyNotFound", within=10)["message"]
+    assert said == f"waits for key pipeline.yaml in ConfigMap {bench.namespace}/compiled, which has other"
     write(**{"pipeline.yaml": "root: [unfinished"})
     touch("broken")
-    said = ready.wait_reason("mlp", "stored", "InvalidPipelineSpec")["message"]
-    assert said.startswith(f"ConfigMap {ready.namespace}/compiled[pipeline.yaml]: is not YAML")
+    said = bench.wait_reason("mlp", "stored", "InvalidPipelineSpec")["message"]
+    assert said.startswith(f"ConfigMap {bench.namespace}/compiled[pipeline.yaml]: is not YAML")
     write(**{"pipeline.yaml": yaml.safe_dump(SPEC)})
     touch("whole")
-    ready.wait_reason("mlp", "stored", "Succeeded")
+    bench.wait_reason("mlp", "stored", "Succeeded")
     assert version() == hashing.inline_version({"pipelineSpec": SPEC})
     following = changed(description="changed in the ConfigMap")
-    ready.cluster.kubectl("delete", "configmap", "compiled", "-n", ready.namespace)
+    bench.cluster.kubectl("delete", "configmap", "compiled", "-n", bench.namespace)
     write("binaryData", **{"pipeline.yaml": base64.b64encode(yaml.safe_dump(following).encode()).decode()})
     touch("changed")
     eventually(lambda: version() == hashing.inline_version({"pipelineSpec": following}), 10, "the new version is ready")
@@ -274,38 +284,34 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def refused(ready: Bench) -> Bench:
-    """All of REFUSED, applied at once."""
-    ready.apply(ready.pipeline("strict", pipelineSpec=without_default()))
-    for case, (spec, _) in REFUSED.items():
-        run = ready.run(f"refused-{case}", pipeline="strict")
-        ready.apply(run | {"spec": run["spec"] | spec})
-    return ready
-
-
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_run_that_can_never_work_fails_with_its_field_and_is_told(refused: Bench, case: str) -> None:
-    run, told = ended_well(refused, f"refused-{case}", "failed", quiet=False)
-    for word in REFUSED[case][1]:
+@scenario
+def test_a_run_that_can_never_work_fails_with_its_field_and_is_told(bench: Bench, case: str) -> None:
+    spec, words = REFUSED[case]
+    document = bench.run(f"refused-{case}", pipeline="strict")
+    bench.apply(document | {"spec": document["spec"] | spec})
+    run, told = ended_well(bench, f"refused-{case}", "failed", quiet=False)
+    for word in words:
         assert word in told["message"]
     assert (told["runId"], told["attempt"], told["runStartTime"]) == ("", 1, None)
     assert run.status.synchronization_state == "Failed"
-    assert Reader(refused.nats.url).states(run.metadata.uid) == ["failed"]
+    assert Reader(bench.nats.url).states(run.metadata.uid) == ["failed"]
 
 
-def test_an_artifact_path_of_another_form_is_refused_at_once(ready: Bench) -> None:
+@scenario
+def test_an_artifact_path_of_another_form_is_refused_at_once(bench: Bench) -> None:
     with pytest.raises(KubectlError) as refusal:
-        ready.apply(ready.run("path", artifacts=[{"name": "model", "path": "act/model"}]))
+        bench.apply(bench.run("path", artifacts=[{"name": "model", "path": "act/model"}]))
     assert "spec.artifacts[0].path" in str(refusal.value)
     assert "component:output" in str(refusal.value)
 
 
-def test_a_run_cancelled_while_it_waits_ends_stopped_and_is_told(ready: Bench) -> None:
-    ready.apply(ready.run("given-up", pipeline="never"))
-    ready.wait_reason("mlr", "given-up", "PipelineNotFound")
-    ready.patch("mlr", "given-up", spec={"cancel": True})
-    _, told = ended_well(ready, "given-up", "stopped", quiet=False)
+@scenario
+def test_a_run_cancelled_while_it_waits_ends_stopped_and_is_told(bench: Bench) -> None:
+    bench.apply(bench.run("given-up", pipeline="never"))
+    bench.wait_reason("mlr", "given-up", "PipelineNotFound")
+    bench.patch("mlr", "given-up", spec={"cancel": True})
+    _, told = ended_well(bench, "given-up", "stopped", quiet=False)
     assert (told["runId"], told["message"]) == ("", "cancelled before it was submitted")
 
 
@@ -339,26 +345,15 @@ ENDINGS = {
 LOG_BYTES = 65536
 
 
-@pytest.fixture(scope="module")
-def endings(ready: Bench) -> Iterator[Bench]:
-    """All of ENDINGS, applied at once."""
-    ready.apply(
-        ready.provider("terse", parameters={"maxLogBytes": LOG_BYTES}), ready.pipeline("terse", provider=f"{ready.namespace}/terse")
-    )
-    made = [ready.run(f"run-{case}", e.mode, parameters=e.parameters, **e.spec) for case, e in ENDINGS.items()]
-    ready.apply(*made)
-    yield ready
-    reader = Reader(ready.nats.url)
-    reader.once_each()
-
-
 @pytest.mark.parametrize("case", ENDINGS)
-def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(endings: Bench, case: str) -> None:
+@scenario
+def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(bench: Bench, case: str) -> None:
     name, ending = f"run-{case}", ENDINGS[case]
+    bench.apply(bench.run(name, ending.mode, parameters=ending.parameters, **ending.spec))
     if case == "is-cancelled":
-        endings.wait(name, "running")
-        endings.patch("mlr", name, spec={"cancel": True})
-    run, told = ended_well(endings, name, ending.state, quiet=False)
+        bench.wait(name, "running")
+        bench.patch("mlr", name, spec={"cancel": True})
+    run, told = ended_well(bench, name, ending.state, quiet=False)
     for word in ending.words:
         assert word in told["message"]
     assert bool(told["message"]) == bool(ending.words)
@@ -369,7 +364,7 @@ def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(endings: 
     assert [a["name"] for a in told["artifacts"]] == wanted
     assert [a.name for a in run.status.artifacts] == wanted
     if case == "shouts":
-        folder = endings.operators[0].folder / "state" / "providers" / endings.namespace / "terse" / "runs" / run.status.provider_id
+        folder = bench.operators[0].folder / "state" / "providers" / bench.namespace / "terse" / "runs" / run.status.provider_id
         kept = sum(part.stat().st_size for part in (folder / "log").iterdir())
         assert LOG_BYTES / 2 < kept <= LOG_BYTES
 
@@ -377,22 +372,30 @@ def test_whatever_a_component_does_its_run_ends_right_and_is_told_once(endings: 
 # What people see
 
 
-def test_kubectl_tells_a_person_what_to_do(endings: Bench) -> None:
-    endings.apply(endings.run("puzzled", pipeline="not-yet"))
-    endings.wait_reason("mlr", "puzzled", "PipelineNotFound")
-    ended_well(endings, "run-raises", "failed", quiet=False)
+@scenario
+def test_kubectl_tells_a_person_what_to_do(bench: Bench) -> None:
+    bench.apply(bench.run("puzzled", pipeline="not-yet"), bench.run("erring", "raise"))
+    bench.wait_reason("mlr", "puzzled", "PipelineNotFound")
+    ended_well(bench, "erring", "failed", quiet=False)
 
     def kubectl(*args: str) -> str:
-        return endings.cluster.kubectl(*args, "-n", endings.namespace).stdout
+        return bench.cluster.kubectl(*args, "-n", bench.namespace).stdout
 
     rows = {row.split()[0]: row.split() for row in kubectl("get", "mlr").splitlines()[1:]}
     assert rows["puzzled"][1] == "PipelineNotFound", "a waiting Run has no state; the reason says for what"
-    assert rows["run-raises"][1:3] == ["failed", "Failed"]
+    assert rows["erring"][1:3] == ["failed", "Failed"]
     waiting = kubectl("describe", "mlr", "puzzled")
-    assert f"waits for Pipeline {endings.namespace}/not-yet, which does not exist; create it and the run starts" in waiting
-    failed = kubectl("describe", "mlr", "run-raises")
+    assert f"waits for Pipeline {bench.namespace}/not-yet, which does not exist; create it and the run starts" in waiting
+    failed = kubectl("describe", "mlr", "erring")
     assert "the data has no column island" in failed
     assert "Failed Task:" in failed
     events = failed.partition("\nEvents:")[2]
     assert "Warning" in events
     assert "Started" in events
+
+
+def test_nothing_was_told_twice_and_nothing_was_a_defect(shared: Bench) -> None:
+    Reader(shared.nats.url).once_each()
+    operator = shared.operators[0]
+    assert operator.metric("kfp_operator_status_refused_total") == 0
+    assert "please report this" not in operator.log.read_text()

@@ -228,8 +228,8 @@ def test_force_release_ends_the_wait_for_a_backend_that_does_not_stop(bench: Ben
     said = bench.wait_reason("mlprv", "stubborn", "Deleting")["message"]
     assert f"still used by Run {bench.namespace}/stuck" in said
     bench.patch("mlr", "stuck", metadata={"annotations": {NAMES.force_release: "true"}})
-    bench.gone("mlr", "stuck", within=5)
-    bench.gone("mlprv", "stubborn", within=5)
+    bench.gone("mlr", "stuck", within=15)
+    bench.gone("mlprv", "stubborn", within=15)
     warned = bench.cluster.kubectl("get", "events", "-n", bench.namespace, "--field-selector", "involvedObject.name=stuck").stdout
     assert "its end at the backend was not waited for" in warned
     assert not completions(bench, run.metadata.uid)
@@ -324,7 +324,7 @@ def test_a_deleted_provider_waits_for_its_runs_and_names_them(bench: Bench) -> N
     assert f"Provider {bench.namespace}/{name}" in waits["message"]
     gate.open()
     ended_well(bench, "last-guest", "succeeded", quiet=False)
-    bench.gone("mlprv", name, within=5)
+    bench.gone("mlprv", name, within=15)
     bench.apply(bench.provider(name))
     ended_well(bench, "too-late", "succeeded", quiet=False)
 

@@ -73,7 +73,7 @@ def settled(bench: Bench, states: Mapping[str, str], within: float = 60) -> dict
 def starts(bench: Bench) -> Counter[str]:
     """How often the one step of each Run's pipeline began, by the Run's uid, in all state folders of the bench."""
     count: Counter[str] = Counter()
-    for file in bench.folder.glob("*/state/**/submission.json"):
+    for file in bench.folder.glob("*/state/providers/*/*/runs/[!.]*/submission.json"):
         events = file.with_name("events.jsonl")
         lines = events.read_text().splitlines() if events.exists() else []
         count[json.loads(file.read_text())["uid"]] += sum(json.loads(line)["event"] == "start" for line in lines)
