@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kfp_operator.api import hashing
@@ -12,7 +12,17 @@ from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.revision import digest
 from kfp_operator.api.run import Run
-from kfp_operator.errors import ClusterError, Conflict, InvalidSpec, NotFound, Permanent, ProviderError, Retryable
+from kfp_operator.errors import (
+    ClusterError,
+    Conflict,
+    Forbidden,
+    InvalidSpec,
+    NotFound,
+    Permanent,
+    ProviderError,
+    Retryable,
+    Unprocessable,
+)
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions, Wake
 from kfp_operator.operator.store import Key, Store
@@ -32,16 +42,28 @@ ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str | bytes]]]
 
 
 @dataclass(slots=True)
+class Trouble:
+    """What the provider failed in last."""
+
+    message: str = ""
+    refused: str = ""
+    """Its reason when it is final; "": it may pass."""
+    failures: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True)
 class Desk:
     """What this process knows of one Pipeline."""
 
+    uid: str = ""
     revisions: Sequence[KeptRevision] | None = None
     ensured: tuple[str, str] = ("", "")
     """Version and the provider id it has."""
     provider_generation: int = 0
-    trouble: str = ""
-    failures: int = 0
-    not_before: datetime | None = None
+    tried: tuple[str, int, bool] = ("", 0, False)
+    """What trouble is about: version, generation of the provider, deletion."""
+    trouble: Trouble = field(default_factory=Trouble)
 
 
 class _NotYet(Exception):
@@ -96,10 +118,13 @@ class PipelineController:
             self._desks.pop(f"{key.namespace}/{key.name}", None)
             self._versions.pop((key.namespace, key.name), None)
             return None
-        desk = self._desks.setdefault(pipeline.metadata.full_name, Desk())
+        desk = self._desks.get(pipeline.metadata.full_name)
+        if desk is None or desk.uid != pipeline.metadata.uid:  # one of an earlier Pipeline of this name knows revisions that go with it
+            desk = self._desks[pipeline.metadata.full_name] = Desk(pipeline.metadata.uid)
         if pipeline.metadata.deletion_timestamp is None:
             await self._refresh(pipeline, desk)
         source = await self._source(pipeline)
+        self._forget_trouble(desk, pipeline, source)
         for _ in range(STEPS):
             if self._store.get(Key.parse("Provider", pipeline.spec.provider)) and self._backends.check_of(pipeline.spec.provider) is None:
                 return UNCHECKED_AGAIN  # the Provider's first check wakes it
@@ -109,8 +134,8 @@ class PipelineController:
             if action is None:
                 return decision.again
             remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider)
-            if remote and desk.not_before is not None and self._now() < desk.not_before:
-                return (desk.not_before - self._now()).total_seconds()
+            if remote and desk.trouble.not_before is not None and self._now() < desk.trouble.not_before:
+                return (desk.trouble.not_before - self._now()).total_seconds()
             self._guard()
             try:
                 after = await self._act(pipeline, desk, source, action)
@@ -119,8 +144,18 @@ class PipelineController:
             except ProviderError as error:
                 self._put_off(desk, error)
                 continue
+            except InvalidSpec as error:
+                source = Source(problem=str(error), reason=error.reason)
+                continue
+            except (Forbidden, Unprocessable) as error:
+                if not isinstance(action, decisions.Keep):
+                    raise
+                source = Source(problem=f"its version cannot be kept: {error}", reason="RevisionRefused", waits=True)
+                continue
             if after is None:
                 return None
+            if after.metadata.uid != desk.uid:
+                return 0
             pipeline = after
         log.error("Pipeline %s needs too many steps, it is put off; please report this", pipeline.metadata.full_name)
         return MAX_BACKOFF
@@ -154,7 +189,7 @@ class PipelineController:
                     )
                 )
                 desk.ensured, desk.provider_generation = (source.version, provider_id), backend.generation
-                desk.trouble, desk.failures, desk.not_before = "", 0, None
+                desk.trouble = Trouble()
             case decisions.DeleteAtProvider():
                 backend = self._backends.get(pipeline.spec.provider)
                 if backend is None:
@@ -250,7 +285,8 @@ class PipelineController:
             revisions=desk.revisions or (),
             in_use=self._in_use(pipeline),
             known_at_provider=desk.ensured[1] if ensured else None,
-            trouble=desk.trouble,
+            trouble=desk.trouble.message,
+            refused=desk.trouble.refused,
             now=self._now(),
             names=self._names,
         )
@@ -263,11 +299,17 @@ class PipelineController:
                 used |= {run.spec.pipeline_version, run.metadata.labels.get(self._names.pipeline_version, "")}
         return frozenset(used - {""})
 
+    def _forget_trouble(self, desk: Desk, pipeline: Pipeline, source: Source) -> None:
+        """What was edited, at either side, is tried at once."""
+        backend = self._backends.get(pipeline.spec.provider)
+        tried = (source.version, backend.generation if backend is not None else 0, pipeline.metadata.deletion_timestamp is not None)
+        if desk.tried != tried:
+            desk.tried, desk.trouble = tried, Trouble()
+
     def _put_off(self, desk: Desk, error: ProviderError) -> None:
-        desk.failures += 1
-        delay = MAX_BACKOFF if isinstance(error, Permanent) else min(2.0 ** (desk.failures - 1), MAX_BACKOFF)
-        desk.trouble = str(error)
-        desk.not_before = self._now() + timedelta(seconds=delay)
+        failures, final = desk.trouble.failures + 1, isinstance(error, Permanent)
+        delay = MAX_BACKOFF if final else min(2.0 ** (failures - 1), MAX_BACKOFF)
+        desk.trouble = Trouble(str(error), error.reason if final else "", failures, self._now() + timedelta(seconds=delay))
 
 
 def _reason(pipeline: Pipeline) -> str:

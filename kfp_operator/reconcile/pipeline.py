@@ -60,6 +60,9 @@ class PipelineSituation:
     known_at_provider: str | None
     """Provider id (backends without pipelines of their own have none: "") under which this process made the present version known."""
     trouble: str
+    """The provider's last failure, for people."""
+    refused: str
+    """Its reason when it is final: the provider will not take this version. "": it may pass."""
     now: datetime
     names: Names
 
@@ -149,6 +152,8 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
     if not any(r.version == s.source.version for r in s.revisions):
         return PipelineDecision(Keep(max((r.number for r in s.revisions), default=0) + 1))
     if s.known_at_provider is None:
+        if s.refused:
+            return _write(s, conditions.failed(s.refused, s.trouble), SyncState.FAILED, s.trouble, then=EnsureAtProvider())
         if s.trouble:
             progress = conditions.progressing("ProviderRetrying", s.trouble, state=_syncing(pipeline))
             return _write(s, progress, _syncing(pipeline), s.trouble, then=EnsureAtProvider())

@@ -207,6 +207,18 @@ def test_what_is_no_pipeline_fails_with_its_path_and_is_mended_by_an_edit(
 
 
 @scenario
+def test_a_pipeline_that_its_provider_cannot_run_fails_and_is_mended_by_an_edit(bench: Bench) -> None:
+    spec = copy.deepcopy(SPEC)
+    spec["deploymentSpec"]["executors"]["exec-act"]["container"] = {"image": "busybox", "command": ["true"]}
+    bench.apply(bench.pipeline("foreign", pipelineSpec=spec))
+    said = bench.wait_reason("mlp", "foreign", "Refused")["message"]
+    assert said == "task act is a container component; type local runs Python components only (use a Provider of another type)"
+    assert conditions(bench, "mlp", "foreign") == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
+    bench.apply(bench.pipeline("foreign"))
+    bench.wait_reason("mlp", "foreign", "Succeeded", within=10)
+
+
+@scenario
 def test_a_pipeline_broken_by_an_edit_still_runs_its_versions(bench: Bench) -> None:
     bench.apply(bench.pipeline("mended"))
     bench.wait_reason("mlp", "mended", "Succeeded")

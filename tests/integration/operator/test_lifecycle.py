@@ -137,6 +137,19 @@ def test_runs_of_a_deleted_pipeline_go_on_to_their_end(bench: Bench) -> None:
     all_ended_well(bench, dict.fromkeys(("survivor", "queued-survivor"), "succeeded"), quiet=False)
 
 
+@pytest.mark.usefixtures("controller_manager")
+@scenario
+def test_a_pipeline_deleted_and_applied_anew_at_once_keeps_its_version(bench: Bench) -> None:
+    for _ in range(3):
+        bench.apply(bench.pipeline("anew"))
+        bench.wait_reason("mlp", "anew", "Succeeded")
+        bench.delete("mlp", "anew")
+    bench.apply(bench.pipeline("anew"), bench.run("anew", pipeline="anew"))
+    ended_well(bench, "anew", "succeeded", quiet=False)
+    (kept,) = revisions(bench, "anew")
+    assert shown_version(bench, "anew") == kept
+
+
 # Runs that are deleted
 
 

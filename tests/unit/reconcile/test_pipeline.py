@@ -26,6 +26,7 @@ def situation(**changes: Any) -> PipelineSituation:
         in_use=frozenset(),
         known_at_provider="team/train",
         trouble="",
+        refused="",
         now=b.NOW,
         names=b.NAMES,
     )
