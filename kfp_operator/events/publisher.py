@@ -77,14 +77,27 @@ async def store(bus: Bus, subjects: Subjects, data: RunEvent) -> Stored | SlotTa
             there = envelope.receive(subjects, found).data
         except EventError as error:
             _log.warning("%s holds no event of this operator (%s): moved to the dead letters, the event takes its place", subject, error)
-            await dead_letter(bus, subjects, found, f"in the place of an event of {data.run_name}: {error}")
-            await bus.delete(stream, found.sequence)
+            await _displace(bus, subjects, found, f"in the place of an event of {data.run_name}: {error}")
             displaced += 1
             continue
         if isinstance(there, RunStatus) and isinstance(data, RunStatus) and (there.attempt, there.state) != (data.attempt, data.state):
             return SlotTaken(found.sequence, there)
         return Stored(found.sequence, True, there, displaced)
-    raise BusError(f"{subject} is taken again and again by messages that are not events of this operator: who else may publish there?")
+    raise _taken(subject)
+
+
+async def newest(bus: Bus, subjects: Subjects, subject: str) -> RunEvent | None:
+    """The newest event of ours on the subject (wildcards allowed). What lies on top of it and is none is moved to the dead letters."""
+    stream = subjects.stream("runs")
+    for _ in range(_ATTEMPTS):
+        found = await bus.last(stream, subject)
+        if found is None:
+            return None
+        try:
+            return envelope.receive(subjects, found).data
+        except EventError as error:
+            await _displace(bus, subjects, found, f"among the events of a Run: {error}")
+    raise _taken(subject)
 
 
 async def dead_letter(bus: Bus, subjects: Subjects, message: StoredMessage, reason: str) -> None:
@@ -130,3 +143,12 @@ async def publish_documented(bus: Bus, subjects: Subjects, event: CloudEvent, mo
     except WrongLastSequence:
         return False
     return True
+
+
+async def _displace(bus: Bus, subjects: Subjects, message: StoredMessage, reason: str) -> None:
+    await dead_letter(bus, subjects, message, reason)
+    await bus.delete(message.stream, message.sequence)
+
+
+def _taken(subject: str) -> BusError:
+    return BusError(f"{subject} is taken again and again by messages that are not events of this operator: who else may publish there?")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from kfp_operator.errors import BusError, EventError
+from kfp_operator.errors import BusError
 from kfp_operator.events import binding, envelope, publisher
 from kfp_operator.events.bus import Bus, StoredMessage
 from kfp_operator.events.publisher import SlotTaken, Stored
@@ -41,21 +41,15 @@ class Outbox:
         return await self._store(data, "completion", data.run_end_time)
 
     async def recall(self, namespace: str, name: str, uid: str, attempt: int) -> Recalled:
-        """What is stored of a Run: its newest run-status and the completion of `attempt`. Bytes that are no events count as none."""
+        """What is stored of a Run: its newest run-status and the completion of `attempt`. Bytes that are no events are moved aside."""
+        self._guard()
         status = self._subjects.run_status(namespace, name, uid, 1).rpartition(".")[0] + ".*"
-        last = await self._read(status)
-        completion = await self._read(self._subjects.run_completion(namespace, name, uid, attempt))
+        last = await publisher.newest(self._bus, self._subjects, status)
+        completion = await publisher.newest(self._bus, self._subjects, self._subjects.run_completion(namespace, name, uid, attempt))
         return Recalled(
             last if isinstance(last, RunStatus) else None,
             completion if isinstance(completion, RunCompletion) else None,
         )
-
-    async def _read(self, subject: str) -> RunStatus | RunCompletion | None:
-        found = await self._bus.last(self._subjects.stream("runs"), subject)
-        try:
-            return envelope.receive(self._subjects, found).data if found is not None else None
-        except EventError:
-            return None  # the next publish moves it to the dead letters
 
     async def documented(self, data: RunCompletion) -> None:
         """Store the copy of a completion for plain subscribers."""

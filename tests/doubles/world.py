@@ -6,6 +6,7 @@ killed at every call that leaves it, before or after the call took effect, and a
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.api.revision import Revision
 from kfp_operator.api.run import Run
 from kfp_operator.api.states import RunState
-from kfp_operator.errors import ClusterUnavailable, Conflict, NotFound, Permanent, Retryable
+from kfp_operator.errors import BusUnavailable, ClusterUnavailable, Conflict, LeadershipLost, NotFound, Permanent, Retryable
 from kfp_operator.events.bus import Delivery, StoredMessage
 from kfp_operator.events.subjects import Subjects
 from kfp_operator.operator.backends import Backend
@@ -29,6 +30,7 @@ from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, 
 from kfp_operator.reconcile.pipeline import KeptRevision
 from kfp_operator.reconcile.provider import Check
 from kfp_operator.reconcile.run import ProviderView
+from kfp_operator.schemas import RunCompletion
 from tests import builders
 from tests.doubles.bus import EPOCH, MemoryBus
 
@@ -373,8 +375,9 @@ class Process:
         self.store = Store(builders.NAMES)
         self.timers = SimulatedTimers()
         self.timers.now = world.seconds
+        self.leads = True
         metrics = Metrics()
-        guard = lambda: None  # noqa: E731
+        guard = self._guard
         outbox = Outbox(world.bus, world.bus.subjects, mode="compatible", metrics=metrics, guard=guard, now=world.now)
         self.controller = RunController(
             store=self.store,
@@ -408,6 +411,10 @@ class Process:
         self.store.put(builders.provider().resource)
         self.list(world.api)
 
+    def _guard(self) -> None:
+        if not self.leads:
+            raise LeadershipLost("the Lease was not renewed")
+
     def list(self, api: SimulatedApi) -> None:
         """The watch catches up: what is there, and what is gone."""
         for run in api.runs.values():
@@ -429,6 +436,10 @@ class World:
         self.api = SimulatedApi(self.fate, self.now)
         self.backend = SimulatedBackend(self.fate, self.now)
         self.deaths = 0
+        self.losses = 0
+        """How often the stream of events was lost."""
+        self.emptied: set[str] = set()
+        """uids of Runs that had ended when the stream was lost, or whose end had been read: what it held of them is lost for good."""
         self.keys: list[Key] = []
         for i in range(runs):
             run = builders.run(name=f"run-{i}", uid=f"uid-{i}")
@@ -455,11 +466,39 @@ class World:
             await work
         except Killed:
             self.restart()
-        except ClusterUnavailable:
+        except (ClusterUnavailable, LeadershipLost):
             return
 
-    async def reconcile(self, index: int) -> None:
-        self.process.list(self.api)
+    def lose_stream(self) -> None:
+        """Somebody deletes the stream of events; it is made again."""
+        for index, key in enumerate(self.keys):
+            uid = f"uid-{index}"
+            buffer = self.process.projector._buffers.get(uid)
+            read = buffer is not None and any(isinstance(event, RunCompletion) for event in buffer.events)
+            if read or key not in self.api.runs or self.api.runs[key].status.completion_state is not None:
+                self.emptied.add(uid)
+        self.losses += 1
+        stream = self.bus.subjects.stream("runs")
+        self.bus.delete_stream(stream)
+        self.bus.add_stream(stream, self.bus.subjects.stored_by("runs"))
+
+    def lose_consumer(self) -> None:
+        """Somebody deletes the projector's consumer; it is made again when it is asked next, and reads all anew."""
+        stream = self.bus.subjects.stream("runs")
+        if DURABLE in self.bus._streams[stream].consumers:
+            self.bus.delete_consumer(stream, DURABLE)
+
+    async def make_noise(self, index: int, transition: int) -> None:
+        """A stranger stores what is no event in the place of a Run's run-status, or of its completion (transition 0)."""
+        namespace, name, uid = self.keys[index].namespace, self.keys[index].name, f"uid-{index}"
+        subjects = self.bus.subjects
+        status, completion = subjects.run_status(namespace, name, uid, max(transition, 1)), subjects.run_completion(namespace, name, uid, 1)
+        with suppress(BusUnavailable):
+            await MemoryBus.publish(self.bus, status if transition else completion, b"noise", {})
+
+    async def reconcile(self, index: int, *, stale: bool = False) -> None:
+        if not stale:
+            self.process.list(self.api)
         await self.attempt(self.process.controller.reconcile(self.keys[index]))
 
     async def deliver(self) -> bool:

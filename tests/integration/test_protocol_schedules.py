@@ -1,7 +1,11 @@
 """The protocol model (tests/unit/operator/test_protocol_model.py) through thousands of schedules."""
 
-from tests.unit.operator.test_protocol_model import run_schedules
+from tests.unit.operator.test_protocol_model import EVERYTHING, run_schedules
 
 
 def test_thousands_of_random_schedules_with_deaths_end_right() -> None:
     assert run_schedules(range(1000, 3000)) > 2000
+
+
+def test_a_thousand_schedules_with_lost_streams_noise_and_interrupted_leadership_end_right() -> None:
+    assert run_schedules(range(1000), EVERYTHING) > 700

@@ -6,7 +6,7 @@ from kfp_operator.errors import BusError, BusUnavailable, EventError, StreamMiss
 from kfp_operator.events.binding import decode, decode_value, encode
 from kfp_operator.events.bus import StoredMessage
 from kfp_operator.events.envelope import STATUS_TTL, RunEvent, build, bus_subject, receive
-from kfp_operator.events.publisher import SlotTaken, Stored, dead_letter, publish_documented, store
+from kfp_operator.events.publisher import SlotTaken, Stored, dead_letter, newest, publish_documented, store
 from kfp_operator.events.subjects import Subjects
 from tests.doubles.bus import EPOCH, MemoryBus
 from tests.doubles.events import completion, status
@@ -115,6 +115,18 @@ async def test_making_room_survives_a_failure_at_any_step(broken: str, after: in
         await store(bus, SUBJECTS, completion())
     await store(bus, SUBJECTS, completion())
     assert [message.data for message in bus.messages("events.dead-letter.>")] == [b"noise"]
+    assert len(bus.messages("events.run-completion.>")) == 1
+
+
+async def test_the_newest_event_is_found_under_what_strangers_put_on_it() -> None:
+    bus = MemoryBus()
+    subject = bus_subject(SUBJECTS, completion())
+    assert await newest(bus, SUBJECTS, subject) is None
+    await store(bus, SUBJECTS, completion())
+    for _ in range(3):
+        await bus.publish(subject, b"noise", {})
+    assert await newest(bus, SUBJECTS, "events.run-completion.team-a.*.*.1") == completion()
+    assert len(bus.messages("events.dead-letter.>")) == 3
     assert len(bus.messages("events.run-completion.>")) == 1
 
 

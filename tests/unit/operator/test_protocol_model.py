@@ -7,6 +7,7 @@ random schedules with deaths between any two calls.
 import asyncio
 import random
 from collections import defaultdict
+from contextlib import suppress
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from kfp_operator.api.conditions import find
 from kfp_operator.api.run import Run
 from kfp_operator.api.states import RunState
+from kfp_operator.errors import EventError
 from kfp_operator.events import envelope
 from kfp_operator.providers.protocol import submission_id
 from kfp_operator.schemas import RunCompletion, RunStatus
@@ -21,6 +23,8 @@ from tests.doubles.world import World
 
 RUNS = 3
 Step = tuple[int, int]
+EVERYTHING = 25
+"""Kinds of steps. The first 20 are those in which the bus keeps what it has and nobody else writes to it."""
 
 
 async def act(world: World, step: Step) -> None:
@@ -64,6 +68,16 @@ async def act(world: World, step: Step) -> None:
             world.backend.refuse.add(f"uid-{index}")
         case 19:
             world.bus.fail("settle", after=which % 3)
+        case 20:
+            world.lose_stream()
+        case 21:
+            world.lose_consumer()
+        case 22:
+            await world.make_noise(index, which // RUNS % 4)
+        case 23:
+            await world.reconcile(index, stale=True)
+        case 24:
+            world.process.leads = not world.process.leads
 
 
 async def settle(world: World) -> None:
@@ -72,6 +86,7 @@ async def settle(world: World) -> None:
     world.fate.lose.clear()
     world.bus._failures.clear()
     world.bus.down = world.backend.down = False
+    world.process.leads = True
     for _ in range(60):
         for index in range(RUNS):
             await world.reconcile(index)
@@ -97,8 +112,9 @@ def _done(world: World, index: int) -> bool:
 def events(world: World, pattern: str) -> dict[str, list[RunStatus | RunCompletion]]:
     found: dict[str, list[RunStatus | RunCompletion]] = defaultdict(list)
     for message in world.bus.messages(pattern):
-        data = envelope.receive(world.bus.subjects, message).data
-        found[data.run_uid].append(data)
+        with suppress(EventError):  # noise
+            data = envelope.receive(world.bus.subjects, message).data
+            found[data.run_uid].append(data)
     return found
 
 
@@ -116,15 +132,22 @@ def check(world: World) -> None:
         assert len(told) <= 1, "completed twice"
         if run is not None:
             assert _done(world, index), f"stuck: {run.status.model_dump(exclude_none=True)}"
+        if uid in world.emptied and not told:
+            continue  # its end was told, and its effect seen, before the stream was lost
+        if run is not None:
             assert len(told) == 1
             _agree(run, told[0], world)
         elif submission in world.backend.runs:
             assert world.backend.runs[submission].state.final, "left running"
             assert len(told) == 1, "its end was never told"
         transitions = [e.transition for e in statuses[uid] if isinstance(e, RunStatus)]
-        assert transitions == list(range(1, len(transitions) + 1))
         if told:
             assert uid in copies
+        if world.losses:
+            assert transitions == sorted(set(transitions))
+            continue
+        assert transitions == list(range(1, len(transitions) + 1))
+        if told:
             final = told[0]
             assert isinstance(final, RunCompletion)
             assert statuses[uid][-1].state == final.state
@@ -172,12 +195,16 @@ def test_schedules_that_once_went_wrong_end_right() -> None:
         run_schedules(range(seed, seed + 1))
 
 
-def run_schedules(seeds: range) -> int:
-    """Live through the schedules of these seeds; how often the operator died."""
+def test_random_schedules_with_lost_streams_noise_and_interrupted_leadership_end_right() -> None:
+    assert run_schedules(range(60), EVERYTHING) > 30
+
+
+def run_schedules(seeds: range, kinds: int = 20) -> int:
+    """Live through the schedules of these seeds, of the first `kinds` kinds of steps; how often the operator died."""
     deaths = 0
     for seed in seeds:
         chance = random.Random(seed)
-        steps = [(chance.randrange(20), chance.randrange(1000)) for _ in range(150)]
+        steps = [(chance.randrange(kinds), chance.randrange(1000)) for _ in range(150)]
         try:
             deaths += asyncio.run(live(steps)).deaths
         except AssertionError as error:
