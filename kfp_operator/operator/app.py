@@ -96,7 +96,9 @@ class Operator:
         self.streams = Streams(self.bus, self.subjects, settings.events)
         self.cluster = Cluster(self._credentials, observe=self.metrics.count_request)
         namespace = settings.leader_election.namespace or pod_namespace(self._credentials.endpoint.namespace)
-        self.lease = Lease(self.cluster, namespace=namespace, name=LEASE, duration=settings.leader_election.lease_duration)
+        # connections of its own: a renewal must not wait behind a thousand writes
+        self.lease_cluster = Cluster(self._credentials, limit=2, observe=self.metrics.count_request)
+        self.lease = Lease(self.lease_cluster, namespace=namespace, name=LEASE, duration=settings.leader_election.lease_duration)
         self._leading = not settings.leader_election.enabled
         self.recorder = EventRecorder(self.cluster, self.names, self.metrics)
         self.health = Health(self.metrics, self._checks)
@@ -180,6 +182,7 @@ class Operator:
         """Serve until `stop` is set."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.cluster)
+            await stack.enter_async_context(self.lease_cluster)
             await stack.enter_async_context(self.bus)
             await stack.enter_async_context(self.health.serving(self._settings.http.port))
             log.info("API server: %s (%s)", self.cluster.server, self._credentials.endpoint.origin)
