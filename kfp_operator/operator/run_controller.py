@@ -105,6 +105,7 @@ class RunController:
         """Take the Run as far as it goes; seconds after which to look again, None: when something changes."""
         stored = self._store.get(key)
         if isinstance(stored, SettledRun):
+            self.gone(stored.uid)
             return await self._expire(stored)
         if not isinstance(stored, Run):
             return None
@@ -149,7 +150,7 @@ class RunController:
         return None
 
     def gone(self, uid: str) -> None:
-        """The Run's object is deleted."""
+        """The Run is settled or deleted: what is known of it beside its object is forgotten."""
         flight = self._flights.pop(uid, None)
         if flight is not None:
             self._owners.pop(flight.submission, None)

@@ -18,7 +18,7 @@ from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Cancellation, Run, RunStatus
-from kfp_operator.api.states import RunState, SyncState
+from kfp_operator.api.states import FINAL, RunState, SyncState
 from kfp_operator.providers.protocol import RunUpdate, StateChange
 from kfp_operator.reconcile import outcome
 from kfp_operator.reconcile.outcome import Collected, Mark, Refusal
@@ -185,11 +185,17 @@ def decide(s: Situation) -> Decision:
         if deleting:
             return IDLE
         if names.completed in run.metadata.labels:
-            return _write(s, conditions.run_restored(f"{names.completed}={run.metadata.labels[names.completed]}"), SyncState.SUCCEEDED)
+            return _restored(s, run.metadata.labels[names.completed])
         return _unbound(s)
     if deleting and (release := _let_go(s)) is not None:
         return release
     return _bound(s, deleting)
+
+
+def _restored(s: Situation, label: str) -> Decision:
+    """A Run that ended before it was restored from a backup. Its state is written here: no event will tell it."""
+    wishes = conditions.run_restored(f"{s.names.completed}={label}")
+    return _write(s, wishes, SyncState.SUCCEEDED, state=RunState(label) if label in FINAL else None)
 
 
 def _settled(s: Situation, bound: bool) -> Decision:
@@ -348,7 +354,8 @@ def _version(s: Situation) -> str:
 
 def _lookup(s: Situation) -> Decision:
     if s.provider is None or not s.provider.usable:
-        return Decision(again=10)
+        status = _with_deletion(s, s.run.status, s.run.metadata.deletion_timestamp is not None)
+        return Decision(WriteStatus(status) if status != s.run.status else None, again=10)
     if s.known.absent_since is not None and s.run.status.provider_id:
         return Decision(Lookup(), again=30)
     return Decision(Lookup(), again=10)
@@ -402,7 +409,11 @@ def _in_flight(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
 def _with_deletion(s: Situation, status: RunStatus, deleting: bool) -> RunStatus:
     if not deleting:
         return status
-    wishes = conditions.run_deleting(status.conditions, "its run is being stopped")
+    message = "its run is being stopped"
+    if s.provider is None or not s.provider.usable:
+        why = s.provider.message if s.provider is not None else "it does not exist"
+        message = f"waits for Provider {outcome.provider_of(s.run, s.names)} to stop its run: {why or 'it is not ready'}"
+    wishes = conditions.run_deleting(status.conditions, message)
     made = conditions.apply(status.conditions, wishes, generation=s.run.metadata.generation, now=s.now)
     return status.model_copy(
         update={"synchronization_state": SyncState.DELETING, "conditions": made, "observed_generation": s.run.metadata.generation}
@@ -474,6 +485,7 @@ def _write(
     sync: SyncState,
     message: str = "",
     *,
+    state: RunState | None = None,
     then: Action | None = None,
     again: float | None = None,
 ) -> Decision:
@@ -485,6 +497,7 @@ def _write(
             "synchronization_state": sync,
             "conditions": made,
             "message": message,
+            "state": state or run.status.state,
             "observed_generation": run.metadata.generation,
             "provider": run.metadata.annotations.get(s.names.provider, run.status.provider),
             "pipeline_version": run.metadata.labels.get(s.names.pipeline_version, run.status.pipeline_version),

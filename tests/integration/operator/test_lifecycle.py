@@ -293,6 +293,7 @@ def test_a_run_restored_from_backup_is_never_executed_again(bench: Bench) -> Non
     assert f"{NAMES.completed}=succeeded" in shown["Completed"]["message"]
     assert "runs rerun" in shown["Completed"]["message"]
     assert run.metadata.uid != old.metadata.uid
+    assert run.status.state == "succeeded"
     assert not run.metadata.finalizers
     bench.patch("mlr", "kept", metadata={"annotations": {"touched": "yes"}})
     touched = present(bench, "kept")

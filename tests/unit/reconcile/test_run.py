@@ -206,6 +206,7 @@ def test_a_run_restored_from_backup_is_never_submitted() -> None:
     completed = find(decision.action.status.conditions, "Completed")
     assert completed is not None
     assert (completed.status, completed.reason) == ("True", "Restored")
+    assert decision.action.status.state is RunState.SUCCEEDED
     after = subject.model_copy(update={"status": decision.action.status})
     assert decide(b.situation(after)).action is None
 
@@ -312,6 +313,19 @@ def test_a_run_deleted_before_its_submit_vanishes_without_an_event() -> None:
 def test_a_deleted_run_with_policy_orphan_goes_at_once() -> None:
     subject = b.run(bound=True, spec={"deletionPolicy": "Orphan"}, deleted=-1, status=ACCEPTED)
     assert decide(b.situation(subject, known=b.knows(update=b.update("running")))).action == r.Release()
+
+
+def test_a_deletion_that_waits_for_its_provider_says_so() -> None:
+    broken = b.provider(usable=False, message="spec.parameters.packages: wrong")
+    subject = b.run(bound=True, deleted=0, status={**ACCEPTED, "history": history("queued", "running")})
+    for known in (b.knows(), b.knows(update=b.update("queued", "running"))):
+        action = decide(b.situation(subject, known=known, provider=broken)).action
+        assert isinstance(action, r.WriteStatus)
+        ready = find(action.status.conditions, "Ready")
+        assert ready is not None
+        assert ready.message == "waits for Provider mlops/local to stop its run: spec.parameters.packages: wrong"
+        again = subject.model_copy(update={"status": action.status})
+        assert not isinstance(decide(b.situation(again, known=known, provider=broken)).action, r.WriteStatus)
 
 
 def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
