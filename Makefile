@@ -55,7 +55,7 @@ test-bed: setup
 lint: setup ## Check style, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p kfp_operator -p tests.cluster -p examples.demo
+	$(BIN)/mypy -p kfp_operator -p tests.cluster -p examples.demo -p tests.bench
 	$(BIN)/lint-imports
 
 format: setup ## Format the code and apply safe fixes

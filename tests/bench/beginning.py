@@ -33,7 +33,7 @@ async def beginning(cluster: Cluster, nats: NatsServer, folder: Path, count: int
     progress.say(f"{count} settled Runs: starting a bare Kopf")
     bare_seconds, bare_memory = _bare_kopf(cluster, count)
     progress.say(f"{count} settled Runs: starting the operator")
-    operator = Operator(cluster.kubeconfig, folder, nats=nats.url, log={"level": "info"})
+    operator = Operator(cluster.kubeconfig, folder, nats=nats.url, log={"level": "info"}, leaderElection={})
     started = time.monotonic()
     with operator:
         eventually(lambda: operator.readiness()[0] == 200, _WITHIN, f"the operator is ready\n{operator.tail()}")
