@@ -24,6 +24,7 @@ from kfp_operator.errors import (
     Unprocessable,
 )
 from kfp_operator.operator.backends import Backends
+from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions, Wake
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.providers import ir
@@ -308,7 +309,7 @@ class PipelineController:
 
     def _put_off(self, desk: Desk, error: ProviderError) -> None:
         failures, final = desk.trouble.failures + 1, isinstance(error, Permanent)
-        delay = MAX_BACKOFF if final else min(2.0 ** (failures - 1), MAX_BACKOFF)
+        delay = MAX_BACKOFF if final else backoff(failures, most=MAX_BACKOFF)
         desk.trouble = Trouble(str(error), error.reason if final else "", failures, self._now() + timedelta(seconds=delay))
 
 

@@ -23,6 +23,7 @@ from kfp_operator.errors import BusError, ClusterError, Conflict, EventError, Le
 from kfp_operator.events import envelope
 from kfp_operator.events.bus import Delivery
 from kfp_operator.events.subjects import Subjects
+from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.faults import fault_point
 from kfp_operator.operator.metrics import Metrics
 from kfp_operator.operator.outbox import Outbox
@@ -253,7 +254,7 @@ class Projector:
 
     def _again(self, uid: str, buffer: Buffer, why: str, most: float = MAX_BACKOFF) -> None:
         buffer.failures += 1
-        delay = min(0.5 * 2.0**buffer.failures, most)
+        delay = backoff(buffer.failures, most=most)
         log.info("the status of %s is written again in %.1f s: %s", buffer.key, delay, why)
         self._plan(uid, buffer, delay)
 

@@ -19,6 +19,7 @@ from kfp_operator.errors import BusError, Conflict, InvalidSpec, NotFound, Perma
 from kfp_operator.events import artifacts
 from kfp_operator.events.publisher import SlotTaken
 from kfp_operator.operator.backends import Backend, Backends
+from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.faults import fault_point
 from kfp_operator.operator.metrics import Metrics
 from kfp_operator.operator.outbox import Outbox
@@ -393,7 +394,7 @@ class RunController:
 
     def _back_off(self, flight: Flight, kind: type, most: float, *, after: float | None = None) -> None:
         failures = flight.failures[kind] = flight.failures.get(kind, 0) + 1
-        delay = after if after is not None else min(2.0 ** (failures - 1), most)
+        delay = after if after is not None else backoff(failures, most=most)
         flight.not_before[kind] = self._now() + timedelta(seconds=delay)
 
     def _tell_end(self, run: Run, flight: Flight, state: str, message: str) -> None:
