@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from kfp_operator.api.names import Names
+from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.errors import BusError, ClusterError, KfpOperatorError, LeadershipLost
 from kfp_operator.events.bus import Cursor
 from kfp_operator.events.jetstream import JetStreamBus
@@ -26,6 +27,7 @@ from kfp_operator.operator import nats_server
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import Credentials, load_credentials
+from kfp_operator.operator.guarded import GuardedProvider
 from kfp_operator.operator.health import Check, Health
 from kfp_operator.operator.kube_events import EventRecorder
 from kfp_operator.operator.lease import Lease, pod_namespace
@@ -43,6 +45,7 @@ from kfp_operator.operator.run_controller import RunController
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.operator.sweeper import Sweeper
+from kfp_operator.providers.protocol import Provider
 from kfp_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,7 +114,7 @@ class Operator:
         revisions = ClusterRevisions(self.cluster, self.names, guard)
         mode = settings.events.documented_content_mode if settings.events.documented_subject else None
         outbox = Outbox(self.bus, self.subjects, mode=mode, metrics=self.metrics, guard=guard, now=now)
-        self.backends = Backends(lambda resource: open_provider(resource, settings), now=now, on_update=self._on_update)
+        self.backends = Backends(self._open, now=now, on_update=self._on_update, on_trouble=self._on_trouble)
         self.pipelines = PipelineController(
             store=self.store,
             objects=objects,
@@ -285,7 +288,13 @@ class Operator:
         if key is not None:
             self.queue.add(key)
 
+    def _on_trouble(self, provider: str) -> None:
+        self.queue.add(Key.parse("Provider", provider))
+
     # What is done
+
+    def _open(self, resource: ProviderResource) -> Provider:
+        return GuardedProvider(resource.metadata.full_name, open_provider(resource, self._settings), self.metrics)
 
     async def _providers_first(self) -> None:
         async def open_(key: Key) -> None:

@@ -1,17 +1,20 @@
 """The provider instances of this process: opened from Provider resources, watched, closed.
 
 `Backends` keeps for every provider the latest update of each run it reported, and wakes the Run it belongs to. A watch that fails
-is begun again with a backoff; nothing is lost, because a watch begins with the present state of all runs.
+is begun again with a backoff; nothing is lost, because a watch begins with the present state of all runs. One that keeps failing makes
+the provider unusable: what it cannot watch, it had better not start.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.errors import InvalidSpec, Permanent, ProviderError, Retryable
+from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.ports import Now
 from kfp_operator.providers.protocol import Provider, RunUpdate
 from kfp_operator.reconcile.provider import Check
@@ -23,6 +26,10 @@ Open = Callable[[ProviderResource], Provider]
 """Opens an instance for a resource; InvalidSpec when its spec cannot be used."""
 MAX_BACKOFF = 60.0
 CHECK_TIMEOUT = 30.0
+WATCH_FAILURES = 3
+"""A watch that fails so often in a row is told as the provider's trouble."""
+WATCH_SETTLED = timedelta(seconds=10)
+"""A watch that lasts so long is in order, even if there is nothing to tell."""
 
 
 @dataclass(slots=True)
@@ -32,6 +39,9 @@ class Backend:
     generation: int
     provider: Provider
     watcher: asyncio.Task[None] | None = None
+    watching_since: datetime | None = None
+    watch_failures: int = 0
+    watch_trouble: str = ""
     latest: dict[str, RunUpdate] = field(default_factory=dict)
     """Last update by submission id, of runs that have not settled."""
 
@@ -39,10 +49,24 @@ class Backend:
 class Backends:
     """All open provider instances, by (namespace, name) of their resource."""
 
-    def __init__(self, open_: Open, *, now: Now, on_update: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        open_: Open,
+        *,
+        now: Now,
+        on_update: Callable[[str], None],
+        on_trouble: Callable[[str], None],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`on_update` is called with a submission id, `on_trouble` with the name of a Provider whose last check no longer holds.
+
+        `pause` waits so many seconds before a watch begins again.
+        """
         self._open = open_
         self._now = now
         self._on_update = on_update
+        self._on_trouble = on_trouble
+        self._pause = pause
         self._backends: dict[str, Backend] = {}
         self._checks: dict[str, Check] = {}
 
@@ -81,10 +105,14 @@ class Backends:
             reason = error.reason if isinstance(error, Retryable) else "ProviderUnavailable"
             message = str(error) or f"the backend did not answer within {CHECK_TIMEOUT:.0f} s"
             result = Check(generation, ok=False, time=self._now(), reason=reason, message=message)
+        except Exception as error:
+            log.exception("Provider %s cannot be opened, with an error that its type should not raise", name)
+            message = f"type {resource.spec.type} failed: {type(error).__name__}: {error}"
+            result = Check(generation, ok=False, time=self._now(), reason="ProviderFailed", message=message)
         else:
-            result = Check(generation, ok=True, time=self._now())
             if backend.watcher is None:
                 backend.watcher = asyncio.create_task(self._watch(name, backend), name=f"watch {name}")
+            result = Check(generation, ok=True, time=self._now()) if self._watched(backend) else self._unwatched(backend)
         self._checks[name] = result
         return result
 
@@ -114,19 +142,34 @@ class Backends:
         for name in list(self._backends):
             await self.close(name)
 
+    def _watched(self, backend: Backend) -> bool:
+        """Whether the watch of the provider is in order: it has not failed often, or has lasted since."""
+        lasts = backend.watching_since is not None and self._now() - backend.watching_since >= WATCH_SETTLED
+        return lasts or backend.watch_failures < WATCH_FAILURES
+
+    def _unwatched(self, backend: Backend) -> Check:
+        message = f"its runs cannot be watched: {backend.watch_trouble}"
+        return Check(backend.generation, ok=False, time=self._now(), reason="WatchFailed", message=message)
+
     async def _watch(self, name: str, backend: Backend) -> None:
-        failures = 0
         while True:
+            began = backend.watching_since = self._now()
             try:
                 async with aclosing(backend.provider.watch_runs()) as updates:  # type: ignore[type-var]
                     async for update in updates:
-                        failures = 0
                         backend.latest[update.submission_id] = update
                         self._on_update(update.submission_id)
+                backend.watch_trouble = "the watch ended"
                 log.debug("the watch of Provider %s ended, it begins again", name)
             except (ProviderError, OSError, TimeoutError) as error:
+                backend.watch_trouble = str(error) or type(error).__name__
                 log.warning("Provider %s cannot be watched: %s", name, error)
-            except Exception:
-                log.exception("Provider %s failed in its watch", name)
-            failures += 1
-            await asyncio.sleep(min(2.0**failures * 0.5, MAX_BACKOFF))
+            except Exception as error:
+                backend.watch_trouble = f"{type(error).__name__}: {error}"
+                log.exception("Provider %s failed in its watch with an error that it should not raise", name)
+            backend.watching_since = None
+            backend.watch_failures = 1 if self._now() - began >= WATCH_SETTLED else backend.watch_failures + 1
+            if backend.watch_failures == WATCH_FAILURES:
+                self._checks[name] = self._unwatched(backend)
+                self._on_trouble(name)
+            await self._pause(backoff(backend.watch_failures, most=MAX_BACKOFF))

@@ -92,7 +92,7 @@ class Rig:
         self.store = Store(b.NAMES)
         self.store.put(b.provider().resource)
         self.revisions = Revisions()
-        self.backends = Backends(lambda _: self.provider, now=self.now, on_update=lambda _: None)
+        self.backends = Backends(lambda _: self.provider, now=self.now, on_update=lambda _: None, on_trouble=lambda _: None)
         self.controller = PipelineController(
             store=self.store,
             objects=Objects(self.store),
