@@ -61,6 +61,11 @@ def test_runs_that_end_while_the_api_server_is_away_are_shown_when_it_is_back(co
     operator.wait_ready()
     assert operator.alive
     assert operator.pid == pid
+    control_plane.stop_apiserver()
+    try:
+        assert operator.stop(10) == 0
+    finally:
+        control_plane.start_apiserver()
 
 
 @contextmanager

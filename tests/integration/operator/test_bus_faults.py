@@ -149,6 +149,25 @@ def test_a_run_that_ends_while_nats_is_frozen_is_told_when_it_goes_on(bench: Ben
 
 
 @scenario
+def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_when_its_end_is_told(bench: Bench) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    bench.apply(bench.run("it", "hang"))
+    run = bench.wait("it", "running")
+    bench.nats.kill()
+    bench.cluster.kubectl("delete", "mlr", "it", "-n", bench.namespace, "--wait=false")
+    eventually(lambda: list(bench.folder.glob("*/state/**/result.json")), 30, "the run is stopped at the provider")
+    undelivered(bench, "it")
+    bench.nats.start()
+    eventually(lambda: bench.get("it") is None, 30, "the Run is gone")
+    reader = Reader(bench.nats.url)
+    (told,) = reader.completions(run.metadata.full_name)
+    assert told["state"] == "stopped"
+    eventually(lambda: reader.unsettled() == 0, 20, "the projector has acknowledged everything")
+    assert [e["data"] for e in reader.events("documented")] == [told]
+
+
+@scenario
 def test_wrong_credentials_are_named_and_corrected_ones_taken_up(bench: Bench) -> None:
     bench.nats.config = "authorization: { user: operator, password: right }"
     bench.nats.restart()
