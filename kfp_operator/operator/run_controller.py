@@ -30,6 +30,7 @@ from kfp_operator.providers.protocol import PipelineVersion, Submission, submiss
 from kfp_operator.reconcile import run as decisions
 from kfp_operator.reconcile.outcome import Collected, Refusal, attempt_of
 from kfp_operator.reconcile.run import Action, Decision, Knowledge, Situation
+from kfp_operator.schemas import RunCompletion
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class RunController:
         now: Now,
         names: Names,
         artifact_deadline: timedelta,
+        project: Callable[[RunStatusEvent | RunCompletion], None],
     ) -> None:
         self._store = store
         self._objects = objects
@@ -83,6 +85,7 @@ class RunController:
         self._now = now
         self._names = names
         self._artifact_deadline = artifact_deadline
+        self._project = project
         self._flights: dict[str, Flight] = {}
         self._owners: dict[str, Key] = {}
 
@@ -286,6 +289,11 @@ class RunController:
         if stored.completion is not None:
             known.completed.add(stored.completion.attempt)
             known.published_at = self._now()
+        if known.overdue:  # acknowledged long ago, but the status was set back (a restored backup): nothing would bring it again
+            known.overdue = False
+            for event in (stored.status, stored.completion):
+                if event is not None:
+                    self._project(event)
 
     async def _submit(self, run: Run, flight: Flight, action: decisions.Submit) -> None:
         namespace, pipeline_name = run.metadata.namespace, run.spec.pipeline_name
@@ -387,6 +395,7 @@ class RunController:
         known.transition = 0
         known.published_at = None
         known.fresh = known.recalled = False
+        known.overdue = True
 
     def _put_off(self, flight: Flight, action: Action) -> float:
         until = flight.not_before.get(type(action))
@@ -403,5 +412,5 @@ class RunController:
             self._metrics.run_duration.labels(state=state).observe((update.end_time - update.start_time).total_seconds())
         if state == RunState.SUCCEEDED:
             self._recorder.normal(run, "Succeeded", "succeeded; its completion event is stored")
-        else:
+        elif flight.known.refusal is None:  # that was told when it happened, with its reason
             self._recorder.warning(run, state.capitalize(), message or state)

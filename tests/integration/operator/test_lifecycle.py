@@ -261,6 +261,16 @@ def test_the_command_line_cancels_a_run(bench: Bench) -> None:
     assert told["message"] == "stopped by spec.cancel"
 
 
+@scenario
+def test_names_with_dots_and_of_the_greatest_length_go_all_the_way(bench: Bench) -> None:
+    name = ".".join(["v1-2", "x" * 60, "y" * 63, "z" * 63, "w" * 59])
+    assert len(name) == 253
+    bench.apply(bench.pipeline(name), bench.run(name, pipeline=name))
+    _, told = ended_well(bench, name, "succeeded", quiet=False)
+    assert (told["runName"], told["pipelineName"]) == (f"{bench.namespace}/{name}", f"{bench.namespace}/{name}")
+    assert len(bench.conditions("mlp", name)) == 2
+
+
 # Runs that have ended
 
 
