@@ -150,6 +150,7 @@ class Operator:
             now=now,
             names=self.names,
             artifact_deadline=timedelta(seconds=settings.events.artifact_deadline),
+            project=lambda event: self.projector.take(event),
         )
         self.projector = Projector(
             subjects=self.subjects,

@@ -169,6 +169,12 @@ class Projector:
         buffer.held.append((delivery, data))
         self._plan(data.run_uid, buffer, 0.0 if final else self._wait(buffer))
 
+    def take(self, event: Event) -> None:
+        """Have an event projected that was read from the bus, not delivered."""
+        buffer = self._buffers.setdefault(event.run_uid, Buffer(Key.parse("Run", event.run_name), refilled=self._timers.time()))
+        buffer.events.append(event)
+        self._plan(event.run_uid, buffer, 0.0 if isinstance(event, RunCompletion) else self._wait(buffer))
+
     async def _ack_superseded(self, buffer: Buffer, transition: int) -> None:
         held = buffer.held
         buffer.held = [(d, e) for d, e in held if not (isinstance(e, RunStatusEvent) and e.transition < transition)]

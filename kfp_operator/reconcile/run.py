@@ -56,6 +56,8 @@ class Knowledge:
     completed: set[int] = field(default_factory=set)
     """Attempts whose completion is known to be stored."""
     published_at: datetime | None = None
+    overdue: bool = False
+    """What was stored did not come back as status: what the bus holds is to be projected again."""
     collected: Collected | None = None
     cancel_sent: datetime | None = None
     trouble: str = ""

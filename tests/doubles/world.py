@@ -151,6 +151,8 @@ class SimulatedApi:
         self.runs: dict[Key, Run] = {}
         self.revision = 100
         self.writes: Counter[str] = Counter()
+        self.kept: dict[Key, list[Run]] = {}
+        """What backups hold: every version of each object."""
         self.completed: dict[str, str] = {}
         """uid -> label of Runs that were released as completed."""
 
@@ -165,6 +167,12 @@ class SimulatedApi:
     def cancel(self, key: Key) -> None:
         run = self.runs[key]
         self._keep(key, self._bump(run.model_copy(update={"spec": run.spec.model_copy(update={"cancel": True})})))
+
+    def restore(self, key: Key, which: int) -> None:
+        """Somebody restores the storage from a backup: the object is as it was in a moment since it was bound."""
+        versions = [run for run in self.kept[key] if run.metadata.finalizers]
+        if versions and self.runs[key].metadata.deletion_timestamp is None:
+            self._keep(key, self._bump(versions[which % len(versions)]))
 
     def remove(self, key: Key) -> None:
         """Somebody deletes the Run."""
@@ -218,7 +226,9 @@ class SimulatedApi:
     def _bump(self, run: Run) -> Run:
         self.revision += 1
         metadata = run.metadata.model_copy(update={"resource_version": str(self.revision)})
-        return run.model_copy(update={"metadata": metadata})
+        changed = run.model_copy(update={"metadata": metadata})
+        self.kept.setdefault(Key.of(run), []).append(changed)
+        return changed
 
     def _keep(self, key: Key, run: Run) -> None:
         if run.metadata.deletion_timestamp is not None and not run.metadata.finalizers:
@@ -392,6 +402,7 @@ class Process:
             now=world.now,
             names=builders.NAMES,
             artifact_deadline=timedelta(minutes=10),
+            project=lambda event: self.projector.take(event),
         )
         self.projector = Projector(
             subjects=world.bus.subjects,

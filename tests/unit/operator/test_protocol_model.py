@@ -170,12 +170,19 @@ def _agree(run: Run, told: RunStatus | RunCompletion, world: World) -> None:
         assert told.run_id == ""
 
 
-async def live(steps: list[Step]) -> World:
+async def live(steps: list[Step], *, restored: bool = False) -> World:
+    """Live through the steps, and if `restored` go on with an API server that was restored from a backup."""
     world = World(RUNS)
     for step in steps:
         await act(world, step)
     await settle(world)
     check(world)
+    if restored and not world.losses:
+        for key in world.api.runs:
+            world.api.restore(key, len(world.bus.messages()))
+        world.restart()
+        await settle(world)
+        check(world)
     return world
 
 
@@ -206,7 +213,7 @@ def run_schedules(seeds: range, kinds: int = 20) -> int:
         chance = random.Random(seed)
         steps = [(chance.randrange(kinds), chance.randrange(1000)) for _ in range(150)]
         try:
-            deaths += asyncio.run(live(steps)).deaths
+            deaths += asyncio.run(live(steps, restored=kinds == EVERYTHING)).deaths
         except AssertionError as error:
             raise AssertionError(f"schedule of seed {seed}: {error}") from error
     return deaths
