@@ -165,7 +165,7 @@ def _field(path: str) -> str:
 
 def _apply(group: str) -> str:
     flag = "" if group == DEFAULT_GROUP else f" --api-group {group}"
-    return f"kfp-operator crds{flag} | kubectl apply --server-side -f -"
+    return f"kfp-operator crds{flag} | kubectl apply --server-side --force-conflicts -f -"
 
 
 def _foreign(name: str, remedy: str) -> str:

@@ -9,9 +9,9 @@ from kfp_operator.cli import options
 
 EPILOG = options.examples(
     "# install or update them; objects that exist are kept",
-    "kfp-operator crds | kubectl apply --server-side -f -",
+    "kfp-operator crds | kubectl apply --server-side --force-conflicts -f -",
     "# see what would change",
-    "kfp-operator crds | kubectl diff --server-side -f -",
+    "kfp-operator crds | kubectl diff --server-side --force-conflicts -f -",
     "# one file per kind",
     "kfp-operator crds --output crds/",
 )

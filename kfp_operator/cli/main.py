@@ -42,7 +42,7 @@ app = typer.Typer(
         "# is everything there that is needed?",
         "kfp-operator doctor",
         "# run the operator against the cluster of your kubeconfig",
-        "kfp-operator crds | kubectl apply --server-side -f -",
+        "kfp-operator crds | kubectl apply --server-side --force-conflicts -f -",
         "kfp-operator run",
         "# run a pipeline and wait for its end",
         "kfp-operator pipelines build pipeline.py | kubectl apply --server-side -f -",

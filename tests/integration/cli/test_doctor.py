@@ -203,7 +203,7 @@ def test_missing_crds_are_named_with_the_command_that_installs_them(shell: Shell
     assert [f"kind {kind} is not installed" in line for kind, line in zip(("Provider", "Pipeline", "Run"), failed, strict=True)] == [
         True
     ] * 3
-    assert all(f"kfp-operator crds --api-group {group} | kubectl apply --server-side -f -" in line for line in failed)
+    assert all(f"kfp-operator crds --api-group {group} | kubectl apply --server-side --force-conflicts -f -" in line for line in failed)
 
 
 def test_an_older_crd_is_a_failure_that_names_the_field(shell: Shell, group: str, install: Install) -> None:

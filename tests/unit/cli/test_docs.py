@@ -27,7 +27,7 @@ def test_every_option_is_in_the_reference(name: str, command: object) -> None:
 
 def test_the_reference_names_no_option_that_does_not_exist() -> None:
     known = {option for _, command in commands() for parameter in getattr(command, "params", ()) for option in parameter.opts}
-    others = {"--help", "--debug", "--version", "--install-completion", "--server-side"}
+    others = {"--help", "--debug", "--version", "--install-completion", "--server-side", "--force-conflicts"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", DOCUMENT)) <= known | others
 
 
