@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import aiohttp
+
+from kfp_operator.operator.credentials import Credentials
+
 
 @contextmanager
 def _without(*modules: str) -> Iterator[None]:
@@ -37,8 +41,10 @@ log = logging.getLogger(__name__)
 
 ENDING = 15.0
 """Seconds that Kopf gets to end, before it is left to itself."""
-TLS_SHUTDOWN = 0.25
+CLOSING = 0.25
 """Seconds that interrupted watches get to close their connections, before the loop that would do it is closed (aiohttp's advice)."""
+LOGIN_PAUSE = 5.0
+"""Seconds before refused credentials are tried again."""
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -109,10 +115,22 @@ class KopfThread:
     them without end (seen with 1.45.2). Its clean-up comes before: there the other watches are cancelled while they still can be.
     """
 
-    def __init__(self, registry: kopf.OperatorRegistry, namespaces: Sequence[str], ended: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        registry: kopf.OperatorRegistry,
+        credentials: Credentials,
+        *,
+        namespaces: Sequence[str],
+        tracing: aiohttp.TraceConfig,
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
+        kopf.on.login(registry=registry)(self._log_in)
         kopf.on.cleanup(registry=registry)(self._cancel_watches)
         self._registry = registry
+        self._credentials = credentials
         self._namespaces = namespaces
+        self._tracing = tracing
+        self._sessions: list[aiohttp.ClientSession] = []
         self._ended = ended
         self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="kopf", daemon=True)
@@ -147,10 +165,21 @@ class KopfThread:
         cleaning.cancel()
         if operator.done():
             (result,) = await asyncio.gather(operator, return_exceptions=True)
-            await asyncio.sleep(TLS_SHUTDOWN)
+            for session in self._sessions:
+                await session.close()
+            await asyncio.sleep(CLOSING)
             self._ended(result)
         else:
             self._ended(TimeoutError(f"Kopf has failed and does not end within {ENDING:g} s; its log says why"))
+
+    async def _log_in(self, **_: Any) -> kopf.AiohttpSession:
+        """A session that authenticates itself. Kopf asks for another one when the API server has refused the last."""
+        if self._sessions:
+            await asyncio.sleep(LOGIN_PAUSE)
+        session = self._credentials.session(limit=0, tracing=(self._tracing,))
+        self._sessions.append(session)
+        endpoint = self._credentials.endpoint
+        return kopf.AiohttpSession(aiohttp_session=session, server=endpoint.server, default_namespace=endpoint.namespace)
 
     async def _cancel_watches(self, **_: Any) -> None:
         """End what Kopf left behind: first the watches, which would take it for a pause if the tasks that pause them ended too."""

@@ -29,7 +29,7 @@ class WorkQueue(Generic[K]):
     def __init__(self, *, base: float = 0.5, cap: float = 300.0, chance: random.Random | None = None) -> None:
         self._base = base
         self._cap = cap
-        self._chance = random.Random() if chance is None else chance
+        self._chance = random.Random() if chance is None else chance  # noqa: S311 -- spreads load, guards nothing
         self._ready: asyncio.Queue[K | None] = asyncio.Queue()
         self._waiting: set[K] = set()
         self._working: set[K] = set()

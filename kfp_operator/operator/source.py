@@ -41,7 +41,6 @@ STARTUP = 60.0
 LONG_LIFE = 60.0
 SHORT_LIVES = 5
 """How often in a row Kopf may end within LONG_LIFE seconds."""
-LOGIN_PAUSE = 5.0
 STOPPING = 15.0
 
 
@@ -190,7 +189,13 @@ class Source:
         self._seen.clear()
         self._failing.clear()
         self._progress = loop.time()
-        thread = KopfThread(self._registry(loop), self._namespaces, lambda error: _call(loop, _settle, ended, error))
+        thread = KopfThread(
+            self._registry(loop),
+            self._credentials,
+            namespaces=self._namespaces,
+            tracing=self._tracing(loop),
+            ended=lambda error: _call(loop, _settle, ended, error),
+        )
         thread.start()
         stopping = asyncio.ensure_future(stop.wait())
         try:
@@ -222,22 +227,10 @@ class Source:
         self._unsynced = f"{missing} objects are still to be read" if missing else f"not watched yet: {unopened}"
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
-        """Event handlers for our kinds and a login handler: nothing that writes to objects."""
+        """Event handlers for our kinds: nothing that writes to objects."""
         registry = kopf.OperatorRegistry()
         for kind in self._kinds:
             kopf.on.event(group=kind.group, version=kind.version, plural=kind.plural, registry=registry)(self._handler(loop, kind))
-        logins = 0
-
-        @kopf.on.login(registry=registry)
-        async def login(**_: Any) -> kopf.AiohttpSession:
-            nonlocal logins
-            if logins:
-                await asyncio.sleep(LOGIN_PAUSE)  # refused credentials are tried again, not at full speed
-            logins += 1
-            endpoint = self._credentials.endpoint
-            session = self._credentials.session(limit=0, tracing=(self._tracing(loop),))
-            return kopf.AiohttpSession(aiohttp_session=session, server=endpoint.server, default_namespace=endpoint.namespace)
-
         return registry
 
     def _handler(self, loop: asyncio.AbstractEventLoop, kind: Resource) -> Callable[..., Any]:

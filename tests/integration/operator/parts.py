@@ -19,6 +19,7 @@ from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.operator.sweeper import Sweeper
 from tests.cluster import Cluster as RealCluster
+from tests.waiting import eventually_async
 
 KINDS = Kinds()
 
@@ -37,7 +38,7 @@ def run_manifest(name: str, **spec: Any) -> dict[str, Any]:
 class Watched:
     """A source and a sweeper that feed a store, and what they said."""
 
-    def __init__(self, client: Cluster, namespaces: tuple[str, ...], *, pause: float = 0.1) -> None:
+    def __init__(self, client: Cluster, namespaces: tuple[str, ...], *, pause: float = 1.0) -> None:
         self.store = Store(Names())
         self.metrics = Metrics()
         self.changed: list[Key] = []
@@ -95,7 +96,7 @@ class Gateway:
     def __init__(self, upstream: Cluster) -> None:
         self._upstream = upstream
         self._ports: list[int] = []
-        self._open: set[asyncio.Event] = set()
+        self._open: dict[asyncio.Event, str] = {}
         self.watch_error: dict[str, Any] | None = None
         """While set, each watch of Runs gets this error event and nothing else."""
         self.refuse = 0
@@ -106,6 +107,10 @@ class Gateway:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._ports[0]}/k8s/clusters/c-1"
+
+    async def watches_open(self) -> None:
+        """Wait until all our kinds are watched; a source is in sync when it has asked for the watches."""
+        await eventually_async(lambda: len(set(self._open.values())) == len(KINDS.all), 30, "the watches are open")
 
     def cut_watches(self) -> None:
         """End the watches that are open."""
@@ -143,7 +148,7 @@ class Gateway:
             await response.prepare(request)
             ended = asyncio.Event()
             if watch:
-                self._open.add(ended)
+                self._open[ended] = request.path
             end = asyncio.create_task(ended.wait())
             while not ended.is_set():
                 chunk = asyncio.create_task(answer.content.readany())
@@ -155,7 +160,9 @@ class Gateway:
                     continue
                 break
             end.cancel()
-            self._open.discard(ended)
+            self._open.pop(ended, None)
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()  # else it is still closing when the test's loop ends
         return response
 
 

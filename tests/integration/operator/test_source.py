@@ -130,6 +130,7 @@ async def test_a_watch_that_must_be_listed_again_misses_no_deletion(cluster: Clu
         async with watching(client, namespace) as watched:
             async with asyncio.timeout(30):
                 await watched.source.synced.wait()
+            await gateway.watches_open()
             gateway.watch_error = gone
             gateway.cut_watches()
             await admin.delete(RUN, "deleted", namespace)
@@ -148,6 +149,7 @@ async def test_an_error_in_a_watch_that_ends_kopf_is_survived(cluster: Cluster, 
         async with watching(client, namespace) as watched:
             async with asyncio.timeout(30):
                 await watched.source.synced.wait()
+            await gateway.watches_open()
             gateway.watch_error = failure
             gateway.cut_watches()
             await eventually_async(lambda: "the watches ended" in watched.source.trouble, 30, "readiness tells")
@@ -215,6 +217,7 @@ async def test_a_watch_that_cannot_be_kept_up_shows_in_readiness_until_it_can(cl
     ):
         async with asyncio.timeout(30):
             await watched.source.synced.wait()
+        await gateway.watches_open()
         gateway.refuse = 403
         gateway.cut_watches()
         await eventually_async(lambda: "the API server answers 403 Forbidden to" in watched.source.trouble, 30, "readiness tells")

@@ -6,7 +6,7 @@ from pathlib import Path
 from kfp_operator.api.names import Names
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import Kubeconfig
-from kfp_operator.operator.kopf_thread import kopf_settings
+from kfp_operator.operator.kopf_thread import KopfThread, kopf_settings
 from kfp_operator.operator.kubeconfig import Context, Entry
 from kfp_operator.operator.metrics import Metrics
 from kfp_operator.operator.resources import Kinds
@@ -14,7 +14,7 @@ from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Store
 
 
-async def test_kopf_gets_event_and_login_handlers_only_so_that_it_writes_nothing() -> None:
+async def test_kopf_gets_handlers_of_events_and_of_itself_only_so_that_it_writes_nothing() -> None:
     entry = Entry({"server": "http://127.0.0.1:9"}, Path())
     credentials = Kubeconfig(Context("", "x", "default", entry, entry))
     source = Source(
@@ -29,10 +29,12 @@ async def test_kopf_gets_event_and_login_handlers_only_so_that_it_writes_nothing
         invalid=lambda key, why: None,
         metrics=Metrics(),
     )
-    registry = source._registry(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    registry = source._registry(loop)
+    KopfThread(registry, credentials, namespaces=(), tracing=source._tracing(loop), ended=lambda error: None)
     watched = {handler.selector.plural for handler in registry._watching.get_all_handlers() if handler.selector}
     assert watched == {"providers", "pipelines", "runs"}
-    assert len(list(registry._activities.get_all_handlers())) == 1
+    assert {str(handler.activity) for handler in registry._activities.get_all_handlers()} == {"authentication", "cleanup"}
     for others in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
         assert not list(others.get_all_handlers())
 
