@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _up() -> int:
     running = background.up(Progress())
-    print(f"{running.what}\nUse it, and stop it with `make cluster-down`:\n\n  export KUBECONFIG={running.kubeconfig}\n")
+    print(f"{running.what}\nUse it, and stop it with `make cluster-down`:\n\n  export KUBECONFIG={running.kubeconfig}")
+    print("" if shutil.which("kubectl") else f"  export PATH={Path(running.kubectl).parent}:$PATH  # there is no other kubectl\n")
     return 0
 
 
