@@ -17,9 +17,10 @@ from nats.js.api import StreamConfig
 from kfp_operator.api.run import Run
 from kfp_operator.events import binding, envelope
 from kfp_operator.events.subjects import Subjects
+from kfp_operator.operator.client import Cluster
 from kfp_operator.schemas import RunCompletion, RunStatus
 from tests.integration.operator.bus import Reader
-from tests.integration.operator.harness import Bench, Operator
+from tests.integration.operator.harness import KINDS, Bench, Operator
 from tests.integration.operator.together import scenario
 from tests.integration.operator.verdict import all_ended_well, ended_well, settled, starts
 from tests.waiting import eventually
@@ -77,6 +78,43 @@ def completion_of(run: Run, **changes: Any) -> RunCompletion:
     status, metadata = run.status, run.metadata
     told = {"provider": status.provider, "status": "failed", "state": "failed", "run_name": metadata.full_name, "run_uid": metadata.uid}
     return RunCompletion(**told | {"pipeline_name": f"{metadata.namespace}/scenario", "run_id": status.provider_id} | changes)
+
+
+def body_of(bench: Bench, name: str) -> dict[str, Any]:
+    """A Run as the API server has it."""
+    return bench.ask(lambda client: client.get(KINDS.run, name, bench.namespace))
+
+
+def set_back(bench: Bench, before: dict[str, Any]) -> None:
+    """Make a Run what it was, as the restore of a backup does."""
+    name = before["metadata"]["name"]
+    now = body_of(bench, name)
+    labels = {key: before["metadata"]["labels"].get(key) for key in now["metadata"]["labels"]}
+    status = {key: before["status"].get(key) for key in now["status"]} | before["status"]
+
+    async def write(client: Cluster) -> None:
+        metadata = {"labels": labels, "finalizers": before["metadata"]["finalizers"]}
+        await client.patch(KINDS.run, name, {"metadata": metadata}, bench.namespace)
+        await client.patch(KINDS.run, name, {"status": status}, bench.namespace, subresource="status")
+
+    bench.ask(write)
+
+
+@scenario
+def test_a_run_that_a_backup_set_back_is_made_right_from_what_the_bus_holds(bench: Bench) -> None:
+    operator = bench.operator(leaderElection={"enabled": False}).start()
+    bench.prepare()
+    document, gate = waiting(bench, "it")
+    bench.apply(document)
+    bench.wait("it", "running")
+    before = body_of(bench, "it")
+    gate.touch()
+    ended_well(bench, "it", "succeeded")
+    assert operator.stop() == 0
+    set_back(bench, before)
+    assert bench.wait("it", "running").metadata.finalizers
+    operator.restart()
+    ended_well(bench, "it", "succeeded")
 
 
 @scenario
