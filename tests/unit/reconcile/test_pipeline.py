@@ -81,6 +81,19 @@ def test_a_pipeline_that_is_not_in_sync_says_why(changes: dict[str, Any], state:
     assert told[2]
 
 
+def test_a_config_map_is_read_again_every_minute_and_every_five_seconds_while_it_is_waited_for() -> None:
+    source = {"provider": "mlops/local", "pipelineSpec": None, "pipelineSpecFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}
+    synced = b.pipeline(spec=source, status={})
+    first = decide_pipeline(situation(pipeline=synced)).action
+    assert isinstance(first, p.WritePipelineStatus)
+    synced = synced.model_copy(update={"status": first.status})
+    assert decide_pipeline(situation(pipeline=synced)) == p.PipelineDecision(again=p.SOURCE_AGAIN)
+    missing = Source(problem="waits for it", reason="ConfigMapNotFound", waits=True)
+    assert decide_pipeline(situation(pipeline=synced, source=missing)).again == 5
+    broken = Source(problem="is not YAML", reason="InvalidPipelineSpec")
+    assert decide_pipeline(situation(pipeline=synced, source=broken)).again == p.SOURCE_AGAIN
+
+
 def test_an_update_keeps_the_synchronized_version_until_the_new_one_is_ready() -> None:
     s = situation(pipeline=b.pipeline(), source=Source(version="new", documents={}), provider=b.provider(usable=False))
     action = decide_pipeline(s).action
