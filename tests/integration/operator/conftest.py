@@ -9,7 +9,7 @@ import pytest
 from tests.cluster import Cluster, NatsServer
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import Bench
-from tests.integration.operator.together import Together, starting
+from tests.integration.operator.together import Together, discard, starting
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def bench(cluster: Cluster, namespace: str, nats: NatsServer, tmp_path: Path) ->
     made = Bench(cluster, namespace, nats, tmp_path)
     yield made
     made.close()
-    let_go(cluster, namespace)
+    discard(cluster, namespace)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield made
         made.close()
     for name in namespaces:
-        let_go(cluster, name)
+        discard(cluster, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
@@ -41,15 +41,6 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def reader(nats: NatsServer) -> Reader:
     """What the bus holds, read as a stranger would."""
     return Reader(nats.url)
-
-
-def let_go(cluster: Cluster, namespace: str) -> None:
-    """Take all finalizers off: nobody is left to do it, and the namespace should go."""
-    for resource in ("mlr", "mlp", "mlprv"):
-        jsonpath = "jsonpath={range .items[?(@.metadata.finalizers)]}{.metadata.name} {end}"
-        for name in cluster.kubectl("get", resource, "-n", namespace, "-o", jsonpath, check=False).stdout.split():
-            clear = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-            cluster.kubectl("patch", resource, name, "-n", namespace, *clear, check=False)
 
 
 @pytest.fixture(scope="module")

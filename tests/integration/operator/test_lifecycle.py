@@ -15,7 +15,7 @@ import yaml
 from kfp_operator.api import hashing
 from kfp_operator.api.run import Run
 from tests.integration.operator.bus import Reader
-from tests.integration.operator.harness import NAMES, SCENARIO, Bench, processes
+from tests.integration.operator.harness import NAMES, SCENARIO, Bench, end_runs, processes
 from tests.integration.operator.together import scenario
 from tests.integration.operator.verdict import all_ended_well, ended_well
 from tests.waiting import eventually
@@ -183,9 +183,6 @@ def test_runs_deleted_while_running_and_queued_are_stopped_told_and_replaced(ben
     bench.gone("mlr", "in-line")
     assert states(bench, queued.metadata.uid) == ["queued", "stopped"]
     bench.delete("mlr", "under-way")
-    deleting = bench.document("mlr", "under-way")
-    if deleting is not None:  # it may be gone already
-        assert deleting["metadata"]["deletionTimestamp"]
     bench.gone("mlr", "under-way")
     bench.apply(bench.run("under-way"), bench.run("in-line"))
     again = all_ended_well(bench, dict.fromkeys(("under-way", "in-line"), "succeeded"), quiet=False)
@@ -232,8 +229,8 @@ def test_force_release_ends_the_wait_for_a_backend_that_does_not_stop(bench: Ben
     lane(bench, "stubborn", parameters={"terminationGracePeriodSeconds": 600})
     bench.apply(bench.run("stuck", "hang", pipeline="stubborn"))
     run = bench.wait("stuck", "running")
-    pids = processes(run_folder(bench, run, "stubborn"))
-    for pid in pids:
+    folder = run_folder(bench, run, "stubborn")
+    for pid in processes(folder):
         os.kill(pid, signal.SIGSTOP)
     bench.delete("mlr", "stuck")
     bench.wait_reason("mlr", "stuck", "Deleting")
@@ -246,8 +243,7 @@ def test_force_release_ends_the_wait_for_a_backend_that_does_not_stop(bench: Ben
     warned = bench.cluster.kubectl("get", "events", "-n", bench.namespace, "--field-selector", "involvedObject.name=stuck").stdout
     assert "its end at the backend was not waited for" in warned
     assert not completions(bench, run.metadata.uid)
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    end_runs(folder)
 
 
 @scenario
@@ -268,7 +264,6 @@ def test_names_with_dots_and_of_the_greatest_length_go_all_the_way(bench: Bench)
     bench.apply(bench.pipeline(name), bench.run(name, pipeline=name))
     _, told = ended_well(bench, name, "succeeded", quiet=False)
     assert (told["runName"], told["pipelineName"]) == (f"{bench.namespace}/{name}", f"{bench.namespace}/{name}")
-    assert len(bench.conditions("mlp", name)) == 2
 
 
 # Runs that have ended
