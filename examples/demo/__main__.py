@@ -55,5 +55,5 @@ def _demo(report: kept.Report | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text file: in a pipe, too, lines come as they are written
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]  # text; lines at once in a pipe too
     sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ to its Provider rewritten; CRDs that are there are used as they are, those that 
 import json
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,12 @@ _KINDS = "runs,pipelines,providers"
 class Place:
     """A cluster, and the namespace of the demo in it. ``prepare`` and ``leave`` belong together."""
 
-    namespace = "default"
-    operator_flags: Sequence[str] = ()
-    operator_settings: dict[str, str] = {}  # noqa: RUF012 -- never changed, replaced by subclasses
-
     def __init__(self, cluster: Cluster, page: Page) -> None:
         self.cluster = cluster
         self.page = page
+        self.namespace = "default"
+        self.operator_flags: Sequence[str] = ()
+        self.operator_settings: Mapping[str, str] = {}
 
     def prepare(self) -> None:
         """Install the CRDs."""

@@ -63,7 +63,7 @@ class Story:
 
         page.heading("NATS with JetStream, where events are stored and told")
         self.nats = self._stack.enter_context(NatsServer())
-        page.say(f"nats-server listens at {self.nats.url}")
+        page.say(f"nats-server listens at {self.nats.url}; whatever is told is stored here first")
 
         self.operator = Operator(self.place, self.nats, folder)
         self.server = ModelServer(self.place, self.nats, self.operator.state, folder)
@@ -135,9 +135,9 @@ class Story:
     def _received(self, outsider: Outsider, wanted: int) -> Sequence[Received]:
         eventually(lambda: len(outsider.received()) >= wanted, EVENTS_WITHIN, f"{wanted} completion events were received on {SUBJECT!r}")
         received = outsider.received()
-        for number, message in enumerate(received):
-            if number:
-                self._page.say("")
+        self._page.say("The members of `data` stand at top level too: Argo Events sensors of either spelling work.")
+        for message in received:
+            self._page.say("")
             self._page.say(f"stored as {message.subject}", "dim")
             self._page.output("\n".join(f"{name}: {value}" for name, value in message.headers.items()), "cyan")
             self._page.output(pretty(message.document()))
