@@ -49,7 +49,7 @@ class Page:
 
     def verdict(self, good: bool, text: str) -> None:
         """One line of the end."""
-        mark = ("✓ ", "bold green") if good else ("✗ ", "bold red")
+        mark = ("ok  ", "bold green") if good else ("NO  ", "bold red")
         self.console.print(Text.assemble(_INDENT, mark, (text, "" if good else "bold red")))
 
 
