@@ -11,7 +11,7 @@ from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
 from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate, StateChange
-from kfp_operator.reconcile.run import Knowledge, ProviderView, Situation
+from kfp_operator.reconcile.situation import Knowledge, ProviderView, Situation
 
 NAMES = Names()
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

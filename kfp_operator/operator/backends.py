@@ -18,7 +18,7 @@ from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.ports import Now
 from kfp_operator.providers.protocol import Provider, RunUpdate
 from kfp_operator.reconcile.provider import Check
-from kfp_operator.reconcile.run import ProviderView
+from kfp_operator.reconcile.situation import ProviderView
 
 log = logging.getLogger(__name__)
 

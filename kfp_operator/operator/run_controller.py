@@ -27,9 +27,11 @@ from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions
 from kfp_operator.operator.store import Key, SettledRun, Store
 from kfp_operator.providers import ir
 from kfp_operator.providers.protocol import PipelineVersion, Submission, submission_id
-from kfp_operator.reconcile import run as decisions
+from kfp_operator.reconcile import actions
+from kfp_operator.reconcile.actions import Action, Decision
 from kfp_operator.reconcile.outcome import Collected, Refusal, attempt_of
-from kfp_operator.reconcile.run import Action, Decision, Knowledge, Situation
+from kfp_operator.reconcile.run import decide
+from kfp_operator.reconcile.situation import Knowledge, Situation
 from kfp_operator.schemas import RunCompletion
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
@@ -121,7 +123,7 @@ class RunController:
             situation = self._situation(run, flight)
             if situation.provider is not None and self._backends.check_of(situation.provider.resource.metadata.full_name) is None:
                 return UNCHECKED_AGAIN  # the Provider's first check wakes it
-            decision = decisions.decide(situation)
+            decision = decide(situation)
             if decision.forget_published:
                 self._forget_published(flight.known)
             if decision.action is None:
@@ -137,7 +139,7 @@ class RunController:
                 self.gone(run.metadata.uid)
                 return None
             run = after
-            if isinstance(decision.action, decisions.Lookup) and flight.known.update is None and absent_before is not None:
+            if isinstance(decision.action, actions.Lookup) and flight.known.update is None and absent_before is not None:
                 return decision.again
         log.error("Run %s needs too many steps, it is put off; please report this", run.metadata.full_name)
         return MAX_BACKOFF
@@ -198,14 +200,14 @@ class RunController:
         except NotFound:
             return await self._fresh(run)
         except (InvalidSpec, Permanent) as error:
-            if isinstance(action, decisions.Submit):
+            if isinstance(action, actions.Submit):
                 flight.known.refusal = Refusal(error.reason, str(error))
                 self._recorder.warning(run, error.reason, str(error))
                 return run
             log.warning("Run %s: %s", run.metadata.full_name, error)
             self._back_off(flight, kind, MAX_BACKOFF)
         except ProviderError as error:
-            if isinstance(action, decisions.Submit):
+            if isinstance(action, actions.Submit):
                 flight.known.trouble = str(error)
                 flight.known.trouble_reason = error.reason
             log.info("Run %s: %s is tried again: %s", run.metadata.full_name, kind.__name__, error)
@@ -225,42 +227,42 @@ class RunController:
     async def _act(self, run: Run, flight: Flight, action: Action | None) -> Run | None:
         known = flight.known
         match action:
-            case decisions.Bind():
+            case actions.Bind():
                 return await self._bind(run, flight, action)
-            case decisions.Recall():
+            case actions.Recall():
                 await self._recall(run, known)
-            case decisions.Submit():
+            case actions.Submit():
                 await self._submit(run, flight, action)
-            case decisions.Lookup():
+            case actions.Lookup():
                 update = await self._backend(flight).provider.get_run(flight.submission)
                 if update is None:
                     known.absent_since = known.absent_since or self._now()
                 else:
                     known.absent_since, known.update = None, update
-            case decisions.CancelRun():
+            case actions.CancelRun():
                 await self._backend(flight).provider.cancel_run(flight.submission)
                 fault_point("cancelled")
                 known.cancel_sent = self._now()
-            case decisions.Collect():
+            case actions.Collect():
                 await self._collect(run, flight)
-            case decisions.PublishStatus():
+            case actions.PublishStatus():
                 await self._publish_status(run, flight, action)
-            case decisions.PublishCompletion(event):
+            case actions.PublishCompletion(event):
                 await self._outbox.completion(event)
                 fault_point("completion-published")
                 known.completed.add(event.attempt)
                 self._published(known)
                 self._tell_end(run, flight, event.state, event.message)
-            case decisions.WriteStatus(status):
+            case actions.WriteStatus(status):
                 return await self._write_status(run, status)
-            case decisions.Release():
+            case actions.Release():
                 return await self._release(run, action)
-            case decisions.DeleteRun():
+            case actions.DeleteRun():
                 await self._objects.delete(Key.of(run), run.metadata.uid)
                 return None
         return run
 
-    async def _bind(self, run: Run, flight: Flight, action: decisions.Bind) -> Run:
+    async def _bind(self, run: Run, flight: Flight, action: actions.Bind) -> Run:
         names = self._names
         labels = {names.pipeline: label_value(run.spec.pipeline_name)}
         if action.version:
@@ -295,7 +297,7 @@ class RunController:
                 if event is not None:
                     self._project(event)
 
-    async def _submit(self, run: Run, flight: Flight, action: decisions.Submit) -> None:
+    async def _submit(self, run: Run, flight: Flight, action: actions.Submit) -> None:
         namespace, pipeline_name = run.metadata.namespace, run.spec.pipeline_name
         try:
             revision = await self._revisions.load(namespace, pipeline_name, action.version)
@@ -333,7 +335,7 @@ class RunController:
         serving = artifacts.serving_model_artifacts(run.spec.pipeline_name, run_id, found)
         flight.known.collected = Collected(tuple(resolved), tuple(serving), complete=True, problems=tuple(problems))
 
-    async def _publish_status(self, run: Run, flight: Flight, action: decisions.PublishStatus) -> None:
+    async def _publish_status(self, run: Run, flight: Flight, action: actions.PublishStatus) -> None:
         known, event = flight.known, action.event
         stored = await self._outbox.status(event)
         known.transition = max(known.transition, event.transition)
@@ -358,7 +360,7 @@ class RunController:
             (self._recorder.warning if stalled else self._recorder.normal)(run, ready.reason, ready.message)
         return written
 
-    async def _release(self, run: Run, action: decisions.Release) -> Run | None:
+    async def _release(self, run: Run, action: actions.Release) -> Run | None:
         kept = [f for f in run.metadata.finalizers if f != self._names.finalizer]
         patch: dict[str, object] = {"finalizers": kept}
         if action.completed:

@@ -9,21 +9,34 @@ crash the comparison runs again and the bus refuses what it has. So every step m
 having been recorded anywhere but in the object, at the backend or on the bus.
 """
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 from kfp_operator.api import conditions
 from kfp_operator.api.conditions import Wish
-from kfp_operator.api.names import Names
-from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
-from kfp_operator.api.run import Cancellation, Run, RunStatus
+from kfp_operator.api.run import Cancellation, RunStatus
 from kfp_operator.api.states import FINAL, RunState, SyncState
 from kfp_operator.providers.protocol import RunUpdate, StateChange
 from kfp_operator.reconcile import outcome
-from kfp_operator.reconcile.outcome import Collected, Mark, Refusal
+from kfp_operator.reconcile.actions import (
+    Action,
+    Bind,
+    CancelRun,
+    Collect,
+    Decision,
+    DeleteRun,
+    Lookup,
+    PublishCompletion,
+    PublishStatus,
+    Recall,
+    Release,
+    Submit,
+    WriteStatus,
+)
+from kfp_operator.reconcile.outcome import Collected, Refusal
+from kfp_operator.reconcile.situation import Situation
 from kfp_operator.schemas import RunCompletion
-from kfp_operator.schemas import RunStatus as RunStatusEvent
 
 CANCEL_AGAIN = timedelta(seconds=30)
 """A cancel that showed no effect is sent again after this long."""
@@ -35,142 +48,6 @@ REPUBLISH_AFTER = timedelta(seconds=30)
 """What was published and is not projected after this long is compared with the bus again (its stream may have been deleted)."""
 COLLECTING_SHOWN_AFTER = timedelta(seconds=5)
 """Artifacts usually take less; only then is the wait worth a write."""
-
-
-@dataclass(slots=True)
-class Knowledge:
-    """What this process knows of a Run beyond the object. Lost in a crash, and made again by looking."""
-
-    fresh: bool = False
-    """This process bound the Run: nothing was submitted or published before."""
-    recalled: bool = False
-    """The bus was asked what is stored of the Run (its last run-status, its completion)."""
-    submitted: bool = False
-    absent_since: datetime | None = None
-    """Since when the backend says it does not know the run."""
-    refusal: Refusal | None = None
-    update: RunUpdate | None = None
-    published: set[Mark] = field(default_factory=set)
-    transition: int = 0
-    """Highest transition published or seen on the bus."""
-    completed: set[int] = field(default_factory=set)
-    """Attempts whose completion is known to be stored."""
-    published_at: datetime | None = None
-    overdue: bool = False
-    """What was stored did not come back as status: what the bus holds is to be projected again."""
-    collected: Collected | None = None
-    cancel_sent: datetime | None = None
-    trouble: str = ""
-    """The last failure that may pass, for people."""
-    trouble_reason: str = ""
-    bus_away_since: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderView:
-    """A Provider resource, and whether this process can use it."""
-
-    resource: Provider
-    usable: bool
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a decision depends on."""
-
-    run: Run
-    pipeline: Pipeline | None
-    provider: ProviderView | None
-    """Of the bound provider, else of the one the Pipeline names."""
-    known: Knowledge
-    versions: frozenset[str]
-    """Versions of the Pipeline that can be run."""
-    artifact_deadline: timedelta
-    now: datetime
-    names: Names
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """Finalizer, labels and the provider annotation, in one patch of metadata."""
-
-    version: str
-    provider: str
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Ask the bus what an earlier process stored of the Run, so that it is neither told twice nor started after its end was told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Hand the bound version to the provider; its refusal becomes `Knowledge.refusal`."""
-
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Ask the provider what it knows of the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """Ask the provider for the artifacts of a succeeded run."""
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRun:
-    """Ask the provider to stop the run (the mark is in status already)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishStatus:
-    """Store a run-status event."""
-
-    event: RunStatusEvent
-
-
-@dataclass(frozen=True, slots=True)
-class PublishCompletion:
-    """Store the run-completion event."""
-
-    event: RunCompletion
-
-
-@dataclass(frozen=True, slots=True)
-class WriteStatus:
-    """Patch the status to this."""
-
-    status: RunStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Remove the finalizer; `completed` becomes the label's value, "" sets none."""
-
-    completed: str = ""
-    warning: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRun:
-    """Its time to live after the end is over."""
-
-
-Action = Bind | Recall | Submit | Lookup | Collect | CancelRun | PublishStatus | PublishCompletion | WriteStatus | Release | DeleteRun
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The next step, if any, and when to look again though nothing changed (seconds)."""
-
-    action: Action | None = None
-    again: float | None = None
-    forget_published: bool = False
-    """Compare with the bus anew: what was published has not come back."""
 
 
 IDLE = Decision()

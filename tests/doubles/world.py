@@ -29,7 +29,7 @@ from kfp_operator.operator.store import Key, Store
 from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, RunUpdate, StateChange, Submission
 from kfp_operator.reconcile.pipeline import KeptRevision
 from kfp_operator.reconcile.provider import Check
-from kfp_operator.reconcile.run import ProviderView
+from kfp_operator.reconcile.situation import ProviderView
 from kfp_operator.schemas import RunCompletion
 from tests import builders
 from tests.doubles.bus import EPOCH, MemoryBus

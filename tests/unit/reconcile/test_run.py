@@ -7,9 +7,11 @@ import pytest
 
 from kfp_operator.api.conditions import find
 from kfp_operator.api.states import RunState
+from kfp_operator.reconcile import actions as a
 from kfp_operator.reconcile import run as r
 from kfp_operator.reconcile.outcome import Collected, Refusal
-from kfp_operator.reconcile.run import Knowledge, decide
+from kfp_operator.reconcile.run import decide
+from kfp_operator.reconcile.situation import Knowledge
 from tests import builders as b
 
 ACCEPTED = {"synchronizationState": "Succeeded", "providerId": "backend-1", "state": "running", "attempt": 1, "transition": 2}
@@ -21,9 +23,9 @@ def history(*states: str) -> list[dict[str, Any]]:
     return [{"state": s, "time": b.at(i).isoformat(), "attempt": 1} for i, s in enumerate(states)]
 
 
-def waiting(decision: r.Decision) -> tuple[str, str, bool]:
+def waiting(decision: a.Decision) -> tuple[str, str, bool]:
     """Reason, message and whether a person must act, of a decision that writes a waiting status."""
-    assert isinstance(decision.action, r.WriteStatus)
+    assert isinstance(decision.action, a.WriteStatus)
     status = decision.action.status
     ready = find(status.conditions, "Ready")
     assert ready is not None
@@ -76,31 +78,31 @@ def test_a_run_that_cannot_start_says_what_it_waits_for(
 
 def test_a_run_that_waits_is_not_written_twice() -> None:
     first = decide(b.situation(b.run(), pipeline=None))
-    assert isinstance(first.action, r.WriteStatus)
+    assert isinstance(first.action, a.WriteStatus)
     again = b.run().model_copy(update={"status": first.action.status})
     assert decide(b.situation(again, pipeline=None)).action is None
 
 
 def test_a_ready_run_is_bound_to_the_present_version_before_anything_is_submitted() -> None:
-    assert decide(b.situation(b.run())).action == r.Bind(b.VERSION, "mlops/local")
+    assert decide(b.situation(b.run())).action == a.Bind(b.VERSION, "mlops/local")
 
 
 def test_a_pinned_version_is_bound_though_the_pipeline_has_moved_on() -> None:
     subject = b.run(spec={"pipeline": "train:0ld"})
     moved_on = b.pipeline(status={"synchronizationState": "Updating", "version": "new"})
-    assert decide(b.situation(subject, pipeline=moved_on, versions=frozenset({"0ld", "new"}))).action == r.Bind("0ld", "mlops/local")
+    assert decide(b.situation(subject, pipeline=moved_on, versions=frozenset({"0ld", "new"}))).action == a.Bind("0ld", "mlops/local")
 
 
 def test_a_bound_run_is_submitted_with_the_version_on_its_label_whatever_the_pipeline_says_now() -> None:
     subject = b.run(bound=True)
-    assert decide(b.situation(subject, known=b.knows(fresh=True), pipeline=None)).action == r.Submit(b.VERSION)
+    assert decide(b.situation(subject, known=b.knows(fresh=True), pipeline=None)).action == a.Submit(b.VERSION)
 
 
 def test_a_run_bound_by_an_earlier_process_is_not_submitted_before_the_bus_was_asked() -> None:
     """Its completion (a refusal) may be stored: submitting again would start what was announced as failed."""
     subject = b.run(bound=True)
-    assert decide(b.situation(subject, known=Knowledge())).action == r.Recall()
-    assert decide(b.situation(subject, known=b.knows())).action == r.Submit(b.VERSION)
+    assert decide(b.situation(subject, known=Knowledge())).action == a.Recall()
+    assert decide(b.situation(subject, known=b.knows())).action == a.Submit(b.VERSION)
     assert decide(b.situation(subject, known=b.knows(completed={1}, published_at=b.NOW))).action is None
     reason, _, _ = waiting(decide(b.situation(subject, known=Knowledge(bus_away_since=b.NOW))))
     assert reason == "EventBusUnavailable"
@@ -108,10 +110,10 @@ def test_a_run_bound_by_an_earlier_process_is_not_submitted_before_the_bus_was_a
 
 def test_a_run_whose_provider_differs_from_the_pipelines_ends_failed() -> None:
     subject = b.run(spec={"provider": "mlops/other"})
-    assert isinstance(decide(b.situation(subject)).action, r.Bind)
+    assert isinstance(decide(b.situation(subject)).action, a.Bind)
     bound = b.run(spec={"provider": "mlops/other"}, bound=True, labels={b.NAMES.pipeline_version: ""})
     decision = decide(b.situation(bound))
-    assert isinstance(decision.action, r.PublishStatus)
+    assert isinstance(decision.action, a.PublishStatus)
     assert decision.action.event.state == "failed"
     assert "spec.provider" in decision.action.event.message
 
@@ -122,20 +124,20 @@ def test_a_retried_submission_says_so_and_goes_on() -> None:
     first = decide(b.situation(subject, known=known))
     reason, message, _ = waiting(first)
     assert (reason, "connection refused" in message) == ("ProviderUnavailable", True)
-    assert isinstance(first.action, r.WriteStatus)
+    assert isinstance(first.action, a.WriteStatus)
     written = subject.model_copy(update={"status": first.action.status})
-    assert decide(b.situation(written, known=known)).action == r.Submit(b.VERSION)
+    assert decide(b.situation(written, known=known)).action == a.Submit(b.VERSION)
 
 
 def test_every_state_the_backend_passed_is_published_in_order_with_the_next_number() -> None:
     subject, known = b.run(bound=True), b.knows(submitted=True, update=b.update("queued", "running"))
     first = decide(b.situation(subject, known=known)).action
-    assert isinstance(first, r.PublishStatus)
+    assert isinstance(first, a.PublishStatus)
     assert (first.event.transition, first.event.state, first.event.previous_state) == (1, "queued", "")
     known.published.add((1, RunState.QUEUED, b.at(0)))
     known.transition = 1
     second = decide(b.situation(subject, known=known)).action
-    assert isinstance(second, r.PublishStatus)
+    assert isinstance(second, a.PublishStatus)
     assert (second.event.transition, second.event.state, second.event.previous_state) == (2, "running", "queued")
     known.published.add((1, RunState.RUNNING, b.at(1)))
     known.transition, known.published_at = 2, b.NOW
@@ -145,7 +147,7 @@ def test_every_state_the_backend_passed_is_published_in_order_with_the_next_numb
 def test_after_a_restart_only_what_status_does_not_show_is_published() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "transition": 1, "state": "queued", "history": history("queued")})
     decision = decide(b.situation(subject, known=b.knows(update=b.update("queued", "running"))))
-    assert isinstance(decision.action, r.PublishStatus)
+    assert isinstance(decision.action, a.PublishStatus)
     assert (decision.action.event.state, decision.action.event.transition) == ("running", 2)
 
 
@@ -159,15 +161,15 @@ def test_what_was_published_and_never_came_back_is_compared_with_the_bus_again()
 def test_a_succeeded_run_waits_for_its_artifacts_then_tells_its_end_and_completes() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running", "succeeded"))
-    assert isinstance(decide(b.situation(subject, known=known)).action, r.Collect)
+    assert isinstance(decide(b.situation(subject, known=known)).action, a.Collect)
     known.collected = Collected()
     told = decide(b.situation(subject, known=known)).action
-    assert isinstance(told, r.PublishStatus)
+    assert isinstance(told, a.PublishStatus)
     assert told.event.state == "succeeded"
     known.published.add((1, RunState.SUCCEEDED, b.at(2)))
     known.transition = 3
     done = decide(b.situation(subject, known=known)).action
-    assert isinstance(done, r.PublishCompletion)
+    assert isinstance(done, a.PublishCompletion)
     assert (done.event.status, done.event.run_id, done.event.artifacts_complete) == ("succeeded", "backend-1", True)
 
 
@@ -175,7 +177,7 @@ def test_artifacts_that_do_not_come_in_time_do_not_hold_up_the_completion() -> N
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running", "succeeded")})
     known = b.knows(update=b.update("queued", "running", "succeeded"))
     late = decide(b.situation(subject, known=known, now=b.at(2) + timedelta(minutes=10))).action
-    assert isinstance(late, r.PublishCompletion)
+    assert isinstance(late, a.PublishCompletion)
     assert late.event.artifacts_complete is False
 
 
@@ -184,25 +186,25 @@ def test_a_kill_between_the_two_last_publishes_is_repaired() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "transition": 3, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running", "failed", message="boom"), published={(1, RunState.FAILED, b.at(2))})
     done = decide(b.situation(subject, known=known)).action
-    assert isinstance(done, r.PublishCompletion)
+    assert isinstance(done, a.PublishCompletion)
     assert (done.event.status, done.event.message) == ("failed", "boom")
 
 
 def test_a_settled_run_is_released_with_its_outcome_as_label() -> None:
-    assert decide(b.situation(b.run(bound=True, status=SETTLED))).action == r.Release(completed="succeeded")
+    assert decide(b.situation(b.run(bound=True, status=SETTLED))).action == a.Release(completed="succeeded")
     assert decide(b.situation(b.run(status=SETTLED))).action is None
 
 
 def test_a_settled_run_is_deleted_when_its_time_to_live_is_over() -> None:
     subject = b.run(spec={"ttlSecondsAfterFinished": 60}, status=SETTLED)
     assert decide(b.situation(subject, now=b.at(59))).again == 1
-    assert decide(b.situation(subject, now=b.at(60))).action == r.DeleteRun()
+    assert decide(b.situation(subject, now=b.at(60))).action == a.DeleteRun()
 
 
 def test_a_run_restored_from_backup_is_never_submitted() -> None:
     subject = b.run(labels={b.NAMES.completed: "succeeded"})
     decision = decide(b.situation(subject))
-    assert isinstance(decision.action, r.WriteStatus)
+    assert isinstance(decision.action, a.WriteStatus)
     completed = find(decision.action.status.conditions, "Completed")
     assert completed is not None
     assert (completed.status, completed.reason) == ("True", "Restored")
@@ -219,14 +221,14 @@ def test_a_stop_is_marked_in_status_before_the_backend_is_asked(spec: dict[str, 
     subject = b.run(bound=True, spec=spec, deleted=deleted, status={**ACCEPTED, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running"))
     marked = decide(b.situation(subject, known=known, now=b.at(10))).action
-    assert isinstance(marked, r.WriteStatus)
+    assert isinstance(marked, a.WriteStatus)
     assert marked.status.cancellation is not None
     assert marked.status.cancellation.reason == reason
     after = subject.model_copy(update={"status": marked.status})
-    assert decide(b.situation(after, known=known, now=b.at(10))).action == r.CancelRun()
+    assert decide(b.situation(after, known=known, now=b.at(10))).action == a.CancelRun()
     known.cancel_sent = b.at(10)
     assert decide(b.situation(after, known=known, now=b.at(11))).action is None
-    assert decide(b.situation(after, known=known, now=b.at(10) + r.CANCEL_AGAIN)).action == r.CancelRun()
+    assert decide(b.situation(after, known=known, now=b.at(10) + r.CANCEL_AGAIN)).action == a.CancelRun()
 
 
 def test_a_deadline_counts_from_the_start_of_the_run_and_not_of_the_wait() -> None:
@@ -243,27 +245,27 @@ def test_a_run_stopped_by_its_deadline_failed_and_says_why() -> None:
     }
     subject = b.run(bound=True, spec={"activeDeadlineSeconds": 5}, status=marked)
     told = decide(b.situation(subject, known=b.knows(update=b.update("queued", "running", "stopped")))).action
-    assert isinstance(told, r.PublishStatus)
+    assert isinstance(told, a.PublishStatus)
     assert told.event.state == "failed"
     assert "activeDeadlineSeconds" in told.event.message
 
 
 def test_a_run_cancelled_before_its_submit_ends_stopped_without_a_backend_id() -> None:
-    assert isinstance(decide(b.situation(b.run(spec={"cancel": True}), pipeline=None)).action, r.Bind)
+    assert isinstance(decide(b.situation(b.run(spec={"cancel": True}), pipeline=None)).action, a.Bind)
     subject, known = b.run(spec={"cancel": True}, bound=True), b.knows(fresh=True)
     told = decide(b.situation(subject, known=known)).action
-    assert isinstance(told, r.PublishStatus)
+    assert isinstance(told, a.PublishStatus)
     assert told.event.state == "stopped"
     known.published.add((1, RunState.STOPPED, told.event.time))
     known.transition = 1
     done = decide(b.situation(subject, known=known)).action
-    assert isinstance(done, r.PublishCompletion)
+    assert isinstance(done, a.PublishCompletion)
     assert (done.event.run_id, done.event.state, done.event.status) == ("", "stopped", "failed")
 
 
 def test_a_cancel_asks_the_backend_first_when_an_earlier_process_may_have_submitted() -> None:
     subject = b.run(spec={"cancel": True}, bound=True)
-    assert decide(b.situation(subject)).action == r.Lookup()
+    assert decide(b.situation(subject)).action == a.Lookup()
 
 
 UNVERSIONED = {b.NAMES.pipeline_version: ""}
@@ -273,46 +275,46 @@ UNVERSIONED = {b.NAMES.pipeline_version: ""}
 def test_a_run_bound_without_a_version_needs_no_backend_to_be_stopped_or_deleted() -> None:
     """Its Provider may not exist: waiting for an answer would be for ever."""
     cancelled = b.run(spec={"cancel": True}, bound=True, labels=UNVERSIONED)
-    assert isinstance(decide(b.situation(cancelled, provider=None)).action, r.PublishStatus)
+    assert isinstance(decide(b.situation(cancelled, provider=None)).action, a.PublishStatus)
     deleted = b.run(spec={"cancel": True}, bound=True, labels=UNVERSIONED, deleted=-1)
-    assert decide(b.situation(deleted, provider=None, known=Knowledge())).action == r.Recall()
-    assert decide(b.situation(deleted, provider=None)).action == r.Release()
+    assert decide(b.situation(deleted, provider=None, known=Knowledge())).action == a.Recall()
+    assert decide(b.situation(deleted, provider=None)).action == a.Release()
     told = b.knows(refusal=Refusal("Refused", "cancelled", RunState.STOPPED), published={(1, RunState.STOPPED, b.NOW)}, transition=1)
-    assert isinstance(decide(b.situation(deleted, provider=None, known=told)).action, r.PublishCompletion)
+    assert isinstance(decide(b.situation(deleted, provider=None, known=told)).action, a.PublishCompletion)
 
 
 def test_a_refused_run_fails_with_the_reason_and_one_time_through_retries() -> None:
     subject, known = b.run(bound=True), b.knows(refusal=Refusal("InvalidParameters", "spec.parameters[0]: unknown"))
     told = decide(b.situation(subject, known=known)).action
-    assert isinstance(told, r.PublishStatus)
+    assert isinstance(told, a.PublishStatus)
     known.published.add((1, RunState.FAILED, told.event.time))
     known.transition = 1
     done = decide(b.situation(subject, known=known, now=b.at(50))).action
-    assert isinstance(done, r.PublishCompletion)
+    assert isinstance(done, a.PublishCompletion)
     assert done.event.run_end_time == told.event.time
     assert (done.event.run_id, done.event.message) == ("", "spec.parameters[0]: unknown")
 
 
 def test_a_run_the_backend_forgot_fails_after_five_minutes_of_asking() -> None:
     subject = b.run(bound=True, status=ACCEPTED)
-    assert decide(b.situation(subject, known=b.knows())).action == r.Lookup()
+    assert decide(b.situation(subject, known=b.knows())).action == a.Lookup()
     lost = b.knows(absent_since=b.NOW)
-    assert decide(b.situation(subject, known=lost, now=b.at(299))).action == r.Lookup()
+    assert decide(b.situation(subject, known=lost, now=b.at(299))).action == a.Lookup()
     told = decide(b.situation(subject, known=lost, now=b.at(300))).action
-    assert isinstance(told, r.PublishStatus)
+    assert isinstance(told, a.PublishStatus)
     assert told.event.state == "failed"
 
 
 def test_a_run_deleted_before_its_submit_vanishes_without_an_event() -> None:
     assert decide(b.situation(b.run(deleted=-1))).action is None
-    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(fresh=True))).action == r.Release()
-    assert decide(b.situation(b.run(bound=True, deleted=-1))).action == r.Lookup()  # an earlier process may have submitted it
-    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(absent_since=b.NOW))).action == r.Release()
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(fresh=True))).action == a.Release()
+    assert decide(b.situation(b.run(bound=True, deleted=-1))).action == a.Lookup()  # an earlier process may have submitted it
+    assert decide(b.situation(b.run(bound=True, deleted=-1), known=b.knows(absent_since=b.NOW))).action == a.Release()
 
 
 def test_a_deleted_run_with_policy_orphan_goes_at_once() -> None:
     subject = b.run(bound=True, spec={"deletionPolicy": "Orphan"}, deleted=-1, status=ACCEPTED)
-    assert decide(b.situation(subject, known=b.knows(update=b.update("running")))).action == r.Release()
+    assert decide(b.situation(subject, known=b.knows(update=b.update("running")))).action == a.Release()
 
 
 def test_a_deletion_that_waits_for_its_provider_says_so() -> None:
@@ -320,35 +322,35 @@ def test_a_deletion_that_waits_for_its_provider_says_so() -> None:
     subject = b.run(bound=True, deleted=0, status={**ACCEPTED, "history": history("queued", "running")})
     for known in (b.knows(), b.knows(update=b.update("queued", "running"))):
         action = decide(b.situation(subject, known=known, provider=broken)).action
-        assert isinstance(action, r.WriteStatus)
+        assert isinstance(action, a.WriteStatus)
         ready = find(action.status.conditions, "Ready")
         assert ready is not None
         assert ready.message == "waits for Provider mlops/local to stop its run: spec.parameters.packages: wrong"
         again = subject.model_copy(update={"status": action.status})
-        assert not isinstance(decide(b.situation(again, known=known, provider=broken)).action, r.WriteStatus)
+        assert not isinstance(decide(b.situation(again, known=known, provider=broken)).action, a.WriteStatus)
 
 
 def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
     subject = b.run(bound=True, deleted=0, status={**ACCEPTED, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running"))
     late = decide(b.situation(subject, known=known, now=b.at(1) + r.RELEASE_AFTER)).action
-    assert isinstance(late, r.Release)
+    assert isinstance(late, a.Release)
     assert late.warning
 
 
 def test_force_release_ends_any_wait() -> None:
     subject = b.run(bound=True, deleted=0, status=ACCEPTED, annotations={b.NAMES.force_release: "true"})
-    assert isinstance(decide(b.situation(subject, known=b.knows(update=b.update("running")))).action, r.Release)
+    assert isinstance(decide(b.situation(subject, known=b.knows(update=b.update("running")))).action, a.Release)
 
 
 def test_an_outage_of_the_bus_shows_as_a_condition_and_nothing_is_given_up() -> None:
     subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running")})
     known = b.knows(update=b.update("queued", "running", "failed"), bus_away_since=b.NOW)
-    assert isinstance(decide(b.situation(subject, known=known, now=b.at(9))).action, r.PublishStatus)
+    assert isinstance(decide(b.situation(subject, known=known, now=b.at(9))).action, a.PublishStatus)
     told = decide(b.situation(subject, known=known, now=b.at(10))).action
-    assert isinstance(told, r.WriteStatus)
+    assert isinstance(told, a.WriteStatus)
     undelivered = find(told.status.conditions, "EventsDelivered")
     assert undelivered is not None
     assert undelivered.status == "False"
     after = subject.model_copy(update={"status": told.status})
-    assert isinstance(decide(b.situation(after, known=known, now=b.at(11))).action, r.PublishStatus)
+    assert isinstance(decide(b.situation(after, known=known, now=b.at(11))).action, a.PublishStatus)
