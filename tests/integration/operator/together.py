@@ -20,7 +20,7 @@ import pytest
 from tests.cluster import Cluster, NatsServer
 from tests.integration.operator.harness import Bench
 
-AT_ONCE = 4
+AT_ONCE = 6
 WITHIN = 240.0
 
 
