@@ -75,13 +75,15 @@ class Bus(Protocol):
         headers: Mapping[str, str],
         *,
         stream: str = "",
+        delivered: bool = False,
         expected_last: int | None = None,
         ttl: float | None = None,
     ) -> int:
         """Store a message and return its sequence.
 
-        `stream`: only in this one; StreamMissing when another stores the subject. `expected_last`: only if that is the subject's last
-        sequence (0: none). `ttl`: seconds until it is removed.
+        `stream`: only in this one; StreamMissing when another stores the subject. `delivered`: a consumer delivers the message on with its
+        headers, so `stream` is not among them, which would bind whoever stores the delivery, but judged by the answer.
+        `expected_last`: only if that is the subject's last sequence (0: none). `ttl`: seconds until it is removed.
         """
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:

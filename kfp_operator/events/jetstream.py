@@ -101,12 +101,13 @@ class JetStreamBus:
         headers: Mapping[str, str],
         *,
         stream: str = "",
+        delivered: bool = False,
         expected_last: int | None = None,
         ttl: float | None = None,
     ) -> int:
         """Store a message and return its sequence (see `Bus`)."""
         sent = dict(headers)
-        if stream:
+        if stream and not delivered:
             sent["Nats-Expected-Stream"] = stream
         if expected_last is not None:
             sent["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
@@ -128,6 +129,9 @@ class JetStreamBus:
             raise
         if "seq" not in answer:  # a responder that is no stream, on a subject of ours
             raise BusUnavailable(f"{subject}: the answer is no PubAck; does something else than a stream answer there?")
+        if stream and answer.get("stream") != stream:
+            self.attention.set()
+            raise StreamMissing(f"{subject} is stored by stream {answer.get('stream')}, not by {stream}")
         return int(answer["seq"])
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:

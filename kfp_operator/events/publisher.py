@@ -27,6 +27,7 @@ _ATTEMPTS = 5
 _DEAD_LETTER_BYTES = 512 * 1024  # with its headers well below NATS' default max_payload of 1 MiB
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 7230 token
 
+MESSAGE_ID_HEADER = "Nats-Msg-Id"
 REASON_HEADER = "kfp-operator-reason"
 SUBJECT_HEADER = "kfp-operator-subject"
 TIME_HEADER = "kfp-operator-time"
@@ -131,17 +132,18 @@ async def dead_letter(bus: Bus, subjects: Subjects, message: StoredMessage, reas
 async def publish_documented(bus: Bus, subjects: Subjects, event: CloudEvent, mode: binding.ContentMode = "compatible") -> bool:
     """Store the copy of a completion that plain subscribers get; False when it was stored before.
 
-    Only for completions stored within the replay window: the copy is forgotten after it, and would be delivered anew.
+    Only for completions stored within the replay window: the copy is forgotten after it, and would be delivered anew. What is delivered
+    bears the headers of what is stored. A condition among them would bind any stream that somebody keeps of the documented subject (it
+    would take the first event and refuse all others), so the copy is looked for instead; the message id guards the moment between.
     """
     data = envelope.read(event)
     if not isinstance(data, RunCompletion):
         raise EventError(f"{event.get_type()} is not a completion")
     wire = binding.encode(event, mode)
     subject, stream = envelope.documented_subject(subjects, data), subjects.stream("documented")
-    try:
-        await bus.publish(subject, wire.body, wire.headers, stream=stream, expected_last=0)
-    except WrongLastSequence:
+    if await bus.last(stream, subject) is not None:
         return False
+    await bus.publish(subject, wire.body, {**wire.headers, MESSAGE_ID_HEADER: envelope.event_id(data)}, stream=stream, delivered=True)
     return True
 
 

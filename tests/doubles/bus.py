@@ -139,6 +139,7 @@ class MemoryBus:
         headers: Mapping[str, str],
         *,
         stream: str = "",
+        delivered: bool = False,
         expected_last: int | None = None,
         ttl: float | None = None,
     ) -> int:

@@ -99,11 +99,12 @@ class FatefulBus(MemoryBus):
         headers: Mapping[str, str],
         *,
         stream: str = "",
+        delivered: bool = False,
         expected_last: int | None = None,
         ttl: float | None = None,
     ) -> int:
         self.fate.enter()
-        sequence = await super().publish(subject, data, headers, stream=stream, expected_last=expected_last, ttl=ttl)
+        sequence = await super().publish(subject, data, headers, stream=stream, delivered=delivered, expected_last=expected_last, ttl=ttl)
         self.fate.leave("publish")
         return sequence
 

@@ -5,7 +5,7 @@ import pytest
 from kfp_operator.errors import BusError, BusUnavailable, EventError, StreamMissing
 from kfp_operator.events.binding import decode, decode_value, encode
 from kfp_operator.events.bus import StoredMessage
-from kfp_operator.events.envelope import STATUS_TTL, RunEvent, build, bus_subject, receive
+from kfp_operator.events.envelope import STATUS_TTL, RunEvent, build, bus_subject, event_id, receive
 from kfp_operator.events.publisher import SlotTaken, Stored, dead_letter, newest, publish_documented, store
 from kfp_operator.events.subjects import Subjects
 from tests.doubles.bus import EPOCH, MemoryBus
@@ -219,7 +219,9 @@ async def test_the_copy_is_in_the_chosen_content_mode(mode: str) -> None:
     await publish_documented(bus, SUBJECTS, build(completion()), mode)  # type: ignore[arg-type]  # parametrize loses the literal
     [message] = bus.messages()
     wire = encode(build(completion()), mode)  # type: ignore[arg-type]
-    assert (dict(message.headers), message.data) == (wire.headers, wire.body)
+    headers = dict(message.headers)
+    assert headers.pop("Nats-Msg-Id") == event_id(completion())
+    assert (headers, message.data) == (wire.headers, wire.body), "and no condition, which the delivery would bear too"
 
 
 async def test_only_completions_are_copied() -> None:
