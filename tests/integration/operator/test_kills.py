@@ -29,7 +29,7 @@ KILLS = [
 
 
 @scenario
-def test_twenty_runs_end_once_and_right_when_the_operator_is_killed_again_and_again(bench: Bench) -> None:
+def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_again_and_again(bench: Bench) -> None:
     chance = random.Random(20)
     operator = bench.operator(leaderElection={"enabled": False}).start()
     bench.prepare(maxActiveRuns=3)
@@ -39,8 +39,13 @@ def test_twenty_runs_end_once_and_right_when_the_operator_is_killed_again_and_ag
     bench.apply(*(run_of(bench, name, kind) for name, kind in names.items()))
     for death in range(7):
         survive(operator, chance.uniform(1.5, 4.0))
+        if death % 2:
+            bench.nats.kill()
         operator.kill()
         operator.restart()
+        if not bench.nats.alive:
+            survive(operator, chance.uniform(0.5, 4.0))
+            bench.nats.start()
         if death == 2:
             bench.apply(*(run_of(bench, name, kind, cancel=True) for name, kind in names.items() if kind == "cancel"))
     all_ended_well(bench, {name: ENDS[kind] for name, kind in names.items()}, within=90)

@@ -77,7 +77,9 @@ def test_a_leader_that_was_frozen_for_longer_than_its_lease_does_not_act_any_mor
     assert "is in use by process" in bench.wait_reason("mlprv", "local", "StateDirInUse")["message"]
     first.thaw()
     assert first.wait_end() != 0
+    assert "another process may act by now" in first.tail()  # what it was about to do, it did not
     assert "was taken by another process" in first.tail()
+    assert "Traceback" not in first.log.read_text()
     all_ended_well(bench, {"running": "succeeded", "queued": "succeeded", "refused": "failed"})
 
 
