@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # The first Python that is new enough; `make PYTHON=...` decides otherwise.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Most tests wait most of the time. Those of a module stay together, because they share what they start.
+IN_TWO := -n 2 --dist loadscope
 # More arguments: `make test-unit ARGS="-k journal -x"`.
 ARGS ?=
 
@@ -39,13 +41,13 @@ demo-down: setup ## End the demo that KEEP=1 left running
 	@$(BIN)/python -m examples.demo down
 
 test: setup test-bed ## Run all tests (ARGS: for pytest; KUBECONFIG=...: use that cluster)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(IN_TWO) $(ARGS)
 
 test-unit: setup ## Run the tests that need nothing but Python
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit $(ARGS)
 
 test-integration: setup test-bed ## Run the tests on a real API server and a real NATS server
-	@$(BIN)/python -m pytest tests/integration $(ARGS)
+	@$(BIN)/python -m pytest $(IN_TWO) tests/integration $(ARGS)
 
 # Before pytest, so that people see what is built.
 .PHONY: test-bed

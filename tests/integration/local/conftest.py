@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kfp_operator.errors import Retryable
 from kfp_operator.providers.local import LocalParameters, LocalProvider
 from kfp_operator.providers.protocol import ProviderConfig
 from tests.integration.local.harness import DEADLINE, Pipelines
@@ -41,11 +42,16 @@ async def open_provider(tmp_path: Path) -> AsyncIterator[Open]:
         await provider.close()
     last = open_()
     runs = [folder.name for folder in (tmp_path / "state" / "runs").glob("[!.]*")]
-    for run in runs:
-        await last.cancel_run(run)
+    for run in runs:  # a driver that was being started holds the lock of the state folder until it runs its own program
+        await eventually_async(partial(_cancelled, last, run), DEADLINE, "the state folder is free", ignoring=(Retryable,))
     for run in runs:
         await eventually_async(partial(_over, last, run), DEADLINE, f"run {run} is over")
     await last.close()
+
+
+async def _cancelled(provider: LocalProvider, run: str) -> bool:
+    await provider.cancel_run(run)
+    return True
 
 
 async def _over(provider: LocalProvider, run: str) -> bool:

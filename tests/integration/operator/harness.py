@@ -296,14 +296,14 @@ class Bench:
     def condition(self, resource: str, name: str, type_: str) -> dict[str, Any] | None:
         return self.conditions(resource, name).get(type_)
 
-    def wait_reason(self, resource: str, name: str, reason: str, within: float = 30) -> dict[str, Any]:
-        """The Ready condition, once it has the reason."""
+    def wait_reason(self, resource: str, name: str, reason: str, within: float = 30, *, says: str = "") -> dict[str, Any]:
+        """The Ready condition, once it has the reason, and a message with these words in it."""
 
         def there() -> dict[str, Any] | None:
             found = self.condition(resource, name, "Ready")
-            return found if found is not None and found["reason"] == reason else None
+            return found if found is not None and found["reason"] == reason and says in found["message"] else None
 
-        return eventually(there, within, f"{resource} {name} says {reason}")
+        return eventually(there, within, f"{resource} {name} says {reason} {says}")
 
     def close(self) -> None:
         for operator in self.operators:

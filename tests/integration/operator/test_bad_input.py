@@ -197,8 +197,7 @@ def test_what_is_no_pipeline_fails_with_its_path_and_is_mended_by_an_edit(
     for word in words:
         assert word in said
     assert conditions(bench, "mlp", name) == {"Ready": "False", "Synchronized": "False", "Stalled": "True"}
-    waits = bench.wait_reason("mlr", name, "PipelineNotReady")
-    assert words[0] in waits["message"]
+    bench.wait_reason("mlr", name, "PipelineNotReady", says=words[0])
     assert conditions(bench, "mlr", name)["Stalled"] == "True", "only a person can mend the Pipeline"
     bench.delete("mlr", name)
     bench.gone("mlr", name)
