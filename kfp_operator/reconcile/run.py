@@ -189,11 +189,7 @@ def _let_go(s: Situation) -> Decision | None:
 def _bound(s: Situation, deleting: bool) -> Decision:
     run, known = s.run, s.known
     if not known.fresh and not known.recalled:
-        if known.bus_away_since is not None and run.status.transition == 0:
-            message = "waits for the event bus, which may hold news of this run"
-            waiting = conditions.run_waiting("EventBusUnavailable", message)
-            return _write(s, waiting, SyncState.CREATING, message, then=Recall())
-        return Decision(Recall())
+        return _without_bus(s, deleting) or Decision(Recall())
     if outcome.attempt_of(run) in known.completed:
         return _await_projection(s, None)
     if known.refusal is not None:
@@ -243,6 +239,8 @@ def _lookup(s: Situation) -> Decision:
 def _observed(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
     """Publish what the backend reported and status does not show; stop the run if that is wanted."""
     run, known = s.run, s.known
+    if (first := _without_bus(s, deleting)) is not None:
+        return first
     changes = outcome.unpublished(run, update, known.published)
     if changes and not changes[0].state.completes:
         return _publish(s, update, changes[0])
@@ -252,10 +250,33 @@ def _observed(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
         if changes:
             return _publish(s, update, changes[0])
         return _complete(s, outcome.completion(run, s.names, update, known.collected))
-    return _in_flight(s, update, deleting)
+    stop = _stop(s, update, deleting)
+    return stop if stop.action is not None else _await_projection(s, stop.again)
 
 
-def _in_flight(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
+def _without_bus(s: Situation, deleting: bool) -> Decision | None:
+    """What cannot wait until the bus is back: to stop a run, and to say that its events are not delivered."""
+    run, known = s.run, s.known
+    if known.bus_away_since is None:
+        return None
+    in_flight = known.update is not None and not known.update.state.completes
+    if known.update is not None and in_flight:
+        stop = _stop(s, known.update, deleting)
+        if stop.action is not None:
+            return stop
+    if known.fresh or known.recalled or run.status.transition > 0:
+        return _undelivered(s)
+    message = "waits for the event bus, which may hold news of this run"
+    if not deleting:
+        waiting = conditions.run_waiting("EventBusUnavailable", message)
+        return _write(s, waiting, SyncState.CREATING, message, then=Recall())
+    if not in_flight:
+        return _write(s, conditions.run_deleting(run.status.conditions, message), SyncState.DELETING, message, then=Recall())
+    return None
+
+
+def _stop(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
+    """Stop a run that is in flight, if somebody wants it or its time is over; no action: there is nothing to do now."""
     run, known = s.run, s.known
     waits: list[float] = []
     reason = None
@@ -282,7 +303,7 @@ def _in_flight(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
         status = _with_deletion(s, run.status, deleting)
         if status != run.status:
             return Decision(WriteStatus(status))
-    return _await_projection(s, min(waits, default=None))
+    return Decision(again=min(waits, default=None))
 
 
 def _with_deletion(s: Situation, status: RunStatus, deleting: bool) -> RunStatus:
@@ -293,6 +314,8 @@ def _with_deletion(s: Situation, status: RunStatus, deleting: bool) -> RunStatus
         why = s.provider.message if s.provider is not None else "it does not exist"
         message = f"waits for Provider {outcome.provider_of(s.run, s.names)} to stop its run: {why or 'it is not ready'}"
     wishes = conditions.run_deleting(status.conditions, message)
+    if (undelivered := conditions.find(status.conditions, "EventsDelivered")) is not None:
+        wishes.append(Wish(undelivered.type, undelivered.status, undelivered.reason, undelivered.message))
     made = conditions.apply(status.conditions, wishes, generation=s.run.metadata.generation, now=s.now)
     return status.model_copy(
         update={"synchronization_state": SyncState.DELETING, "conditions": made, "observed_generation": s.run.metadata.generation}
@@ -336,11 +359,21 @@ def _complete(s: Situation, event: RunCompletion) -> Decision:
 def _await_projection(s: Situation, wait: float | None) -> Decision:
     """All is published; it must come back as status, or be compared with the bus again."""
     if s.known.published_at is None or (not s.known.completed and s.run.status.transition >= s.known.transition):
-        return Decision(again=wait)
+        return _delivered(s) or Decision(again=wait)
     left = (s.known.published_at + REPUBLISH_AFTER - s.now).total_seconds()
     if left <= 0:
         return Decision(again=0, forget_published=True)
     return Decision(again=left if wait is None else min(left, wait))
+
+
+def _delivered(s: Situation) -> Decision | None:
+    """Show no longer that events are not delivered: the bus is back, and had nothing to be told."""
+    present = s.run.status.conditions
+    if s.known.bus_away_since is not None or conditions.find(present, "EventsDelivered") is None:
+        return None
+    kept = [Wish(c.type, c.status, c.reason, c.message) for c in present if c.type != "EventsDelivered"]
+    made = conditions.apply(present, kept, generation=s.run.metadata.generation, now=s.now)
+    return Decision(WriteStatus(s.run.status.model_copy(update={"conditions": made})), again=0)
 
 
 def _undelivered(s: Situation) -> Decision | None:

@@ -1,5 +1,6 @@
 """What the operator decides to do next for a Run."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -341,6 +342,38 @@ def test_a_deletion_does_not_wait_for_ever_for_the_backend() -> None:
 def test_force_release_ends_any_wait() -> None:
     subject = b.run(bound=True, deleted=0, status=ACCEPTED, annotations={b.NAMES.force_release: "true"})
     assert isinstance(decide(b.situation(subject, known=b.knows(update=b.update("running")))).action, a.Release)
+
+
+@pytest.mark.parametrize("known", [b.knows(update=b.update("queued", "running")), Knowledge(update=b.update("queued", "running"))])
+@pytest.mark.parametrize("transition", [0, 1])
+def test_a_run_is_stopped_though_the_bus_is_away(known: Knowledge, transition: int) -> None:
+    """What happened last could not be published; with or without a process that knows what was published before."""
+    known = replace(known, bus_away_since=b.NOW)
+    status = {**ACCEPTED, "transition": transition, "history": history("queued")} if transition else {}
+    subject = b.run(bound=True, deleted=0, status=status)
+    taken: list[a.Action | None] = []
+    for _ in range(6):
+        action = decide(b.situation(subject, known=known, now=b.at(20))).action
+        taken.append(action)
+        if isinstance(action, a.WriteStatus):
+            subject = subject.model_copy(update={"status": action.status})
+        elif isinstance(action, a.CancelRun):
+            known.cancel_sent = b.at(20)
+    writes = [action for action in taken if isinstance(action, a.WriteStatus)]
+    assert sum(isinstance(action, a.CancelRun) for action in taken) == 1
+    assert 1 <= len(writes) <= 3
+    assert isinstance(taken[-1], a.PublishStatus | a.Recall), "tried until it works"
+
+
+def test_a_run_whose_events_were_not_delivered_shows_it_no_longer_when_the_bus_is_back_and_there_is_no_news() -> None:
+    undelivered = {"type": "EventsDelivered", "status": "False", "reason": "EventBusUnavailable", "lastTransitionTime": b.NOW.isoformat()}
+    subject = b.run(bound=True, status={**ACCEPTED, "history": history("queued", "running"), "conditions": [undelivered]})
+    known = b.knows(update=b.update("queued", "running"))
+    written = decide(b.situation(subject, known=known)).action
+    assert isinstance(written, a.WriteStatus)
+    assert find(written.status.conditions, "EventsDelivered") is None
+    after = subject.model_copy(update={"status": written.status})
+    assert decide(b.situation(after, known=known)).action is None
 
 
 def test_an_outage_of_the_bus_shows_as_a_condition_and_nothing_is_given_up() -> None:
