@@ -206,6 +206,27 @@ def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_wh
 
 
 @scenario
+def test_runs_are_stopped_while_nats_is_away_by_an_operator_that_was_restarted_meanwhile(bench: Bench) -> None:
+    operator = bench.operator(leaderElection={"enabled": False}).start()
+    bench.prepare(maxActiveRuns=3)
+    document, gate = waiting(bench, "stays")
+    bench.apply(bench.run("cancelled", "hang"), document)
+    for name in ("cancelled", "stays"):
+        bench.wait(name, "running")
+    bench.nats.kill()
+    operator.kill()
+    operator.restart()
+    undelivered(bench, "stays")
+    bench.apply(bench.run("cancelled", "hang", cancel=True), bench.run("late", "hang", activeDeadlineSeconds=1))
+    eventually(lambda: len(list(bench.folder.glob("*/state/**/result.json"))) == 2, 40, "both are stopped at the provider")
+    bench.nats.start()
+    all_ended_well(bench, {"cancelled": "stopped", "late": "failed"}, quiet=False)
+    eventually(lambda: bench.condition("mlr", "stays", "EventsDelivered") is None, 20, "there was nothing to tell of the third")
+    gate.touch()
+    ended_well(bench, "stays", "succeeded")
+
+
+@scenario
 def test_wrong_credentials_are_named_and_corrected_ones_taken_up(bench: Bench) -> None:
     bench.nats.config = "authorization: { user: operator, password: right }"
     bench.nats.restart()
