@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measures the operator against the project's bars.")
     parser.add_argument("--runs", type=int, default=10_000, help="settled Runs at the start (0: leave this part out)")
-    parser.add_argument("--completions", type=int, default=2_000, help="completions to project (0: leave this part out)")
+    parser.add_argument("--completions", type=int, default=500, help="completions to project, several times (0: leave this part out)")
     options = parser.parse_args(arguments)
     os.environ["KUBECONFIG"] = os.devnull  # what its user works with is no place for measurements
     progress, figures = Progress(), list[Figure]()

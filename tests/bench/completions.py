@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp_operator.api.run import Run
 from kfp_operator.events import publisher
+from kfp_operator.events.bus import Cursor
 from kfp_operator.events.jetstream import JetStreamBus
 from kfp_operator.events.streams import Streams
 from kfp_operator.events.subjects import Kind, Subjects
@@ -28,25 +29,26 @@ from tests.integration.operator.harness import Operator
 from tests.waiting import eventually
 
 _WITHIN = 300.0
+_TURNS = 3  # a machine has other things to do now and then
 _NAMESPACE = "completing"
 
 
 async def completions(cluster: Cluster, nats: NatsServer, folder: Path, count: int, progress: Progress) -> list[Figure]:
-    """Raw patches, the projector alone, and a whole operator: `count` completions each."""
+    """Raw patches and the projector alone, in turns, of which the best counts; then a whole operator: `count` completions each time."""
     cluster.kubectl("create", "namespace", _NAMESPACE)
     subjects = Subjects("events")
     async with Client(await load_credentials(cluster.kubeconfig)) as client, JetStreamBus(NatsSettings(servers=[nats.url])) as bus:
         await bus.connection.wait_connected()
         await Streams(bus, subjects, EventsSettings()).ensure()
-        raw_runs = await _running(client, "raw", count, progress)
-        runs = await _running(client, "alone", count, progress)
-        before = await _raw(client, raw_runs[: count // 2])
-        projected = await _projected(client, bus, subjects, runs)
-        after = await _raw(client, raw_runs[count // 2 :])
-        raw = 2 / (1 / before + 1 / after)  # half of it on each side: a machine has other things to do
-        progress.say(f"raw: {raw:.0f}/s, projected: {projected:.0f}/s; the same with a whole operator")
-        runs = await _running(client, "whole", count, progress)
-        settled = await _settled(cluster, nats, folder, bus, subjects, runs)
+        raw = projected = 0.0
+        for turn in range(_TURNS):
+            patched = await _raw(client, await _running(client, f"raw-{turn}", count, progress))
+            read = await _projected(client, bus, subjects, await _running(client, f"alone-{turn}", count, progress))
+            progress.say(f"raw: {patched:.0f}/s, projected: {read:.0f}/s")
+            raw, projected = max(raw, patched), max(projected, read)
+            await bus.api(f"CONSUMER.DELETE.{subjects.stream('runs')}.{DURABLE}")
+        progress.say("the same with a whole operator")
+        settled = await _settled(cluster, nats, folder, bus, subjects, await _running(client, "whole", count, progress))
     return [
         Figure(f"raw patches of status, {AT_ONCE} in flight", f"{raw:.0f}/s"),
         Figure(
@@ -79,6 +81,9 @@ async def _publish(bus: JetStreamBus, subjects: Subjects, runs: Sequence[Run]) -
 
 async def _projected(client: Client, bus: JetStreamBus, subjects: Subjects, runs: Sequence[Run]) -> float:
     """Completions per second from a full stream, with the projector as the operator has it."""
+    before = await bus.last_sequence(subjects.stream("runs"))
+    created = (await bus.api(f"STREAM.INFO.{subjects.stream('runs')}"))["created"]
+    start = Cursor(str(created), before)
     await _publish(bus, subjects, runs)
     store, metrics, written, done = Store(load.NAMES), Metrics(), set[Key](), asyncio.Event()
     for run in runs:
@@ -106,7 +111,7 @@ async def _projected(client: Client, bus: JetStreamBus, subjects: Subjects, runs
 
     async def consume() -> None:
         wanted = [subjects.pattern(Kind.RUN_STATUS), subjects.pattern(Kind.RUN_COMPLETION)]
-        async for delivery in bus.consume(subjects.stream("runs"), DURABLE, subjects=wanted):
+        async for delivery in bus.consume(subjects.stream("runs"), DURABLE, subjects=wanted, resume=lambda: start):
             await projector.accept(delivery)
 
     began = time.monotonic()
