@@ -9,7 +9,7 @@ from typing import Any
 from kfp_operator.operator.client import Cluster as Client
 from tests.cluster import ControlPlane
 from tests.integration.operator.harness import KINDS, NAMES, Bench
-from tests.integration.operator.verdict import all_ended_well, ended_well
+from tests.integration.operator.verdict import all_ended_well, ended_well, results
 from tests.waiting import eventually
 
 
@@ -17,11 +17,6 @@ def gated(bench: Bench, name: str) -> tuple[dict[str, Any], Path]:
     """A Run that goes on until the file is made."""
     gate = bench.folder / f"{name}.go"
     return bench.run(name, "wait", parameters={"wait_for": str(gate)}), gate
-
-
-def results(bench: Bench) -> int:
-    """How many runs have ended at the provider."""
-    return len(list(bench.folder.glob("*/state/**/result.json")))
 
 
 def test_runs_that_end_while_the_api_server_is_away_are_shown_when_it_is_back(control_plane: ControlPlane, bench: Bench) -> None:

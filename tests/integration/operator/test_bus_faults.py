@@ -22,7 +22,7 @@ from kfp_operator.schemas import RunCompletion, RunStatus
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import KINDS, Bench, Operator
 from tests.integration.operator.together import scenario
-from tests.integration.operator.verdict import all_ended_well, ended_well, settled, starts
+from tests.integration.operator.verdict import all_ended_well, ended_well, results, settled, starts
 from tests.waiting import eventually
 
 NOW = datetime.now(UTC)
@@ -194,7 +194,7 @@ def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_wh
     run = bench.wait("it", "running")
     bench.nats.kill()
     bench.cluster.kubectl("delete", "mlr", "it", "-n", bench.namespace, "--wait=false")
-    eventually(lambda: list(bench.folder.glob("*/state/**/result.json")), 30, "the run is stopped at the provider")
+    eventually(lambda: results(bench), 30, "the run is stopped at the provider")
     undelivered(bench, "it")
     bench.nats.start()
     eventually(lambda: bench.get("it") is None, 30, "the Run is gone")
@@ -218,7 +218,7 @@ def test_runs_are_stopped_while_nats_is_away_by_an_operator_that_was_restarted_m
     operator.restart()
     undelivered(bench, "stays")
     bench.apply(bench.run("cancelled", "hang", cancel=True), bench.run("late", "hang", activeDeadlineSeconds=1))
-    eventually(lambda: len(list(bench.folder.glob("*/state/**/result.json"))) == 2, 40, "both are stopped at the provider")
+    eventually(lambda: results(bench) == 2, 40, "both are stopped at the provider")
     bench.nats.start()
     all_ended_well(bench, {"cancelled": "stopped", "late": "failed"}, quiet=False)
     eventually(lambda: bench.condition("mlr", "stays", "EventsDelivered") is None, 20, "there was nothing to tell of the third")
@@ -345,7 +345,7 @@ def test_a_forged_completion_is_believed_so_only_the_operator_may_publish_there(
     ended = settled(bench, {"it": "failed"})["it"]
     assert ended.status.message == "says who?"
     gate.touch()
-    eventually(lambda: list(bench.folder.glob("*/state/**/result.json")), 30, "the run ends at the backend")
+    eventually(lambda: results(bench), 30, "the run ends at the backend")
     bench.apply(bench.run("next"))
     ended_well(bench, "next", "succeeded")
     assert bench.runs()["it"].status == ended.status

@@ -78,3 +78,8 @@ def starts(bench: Bench) -> Counter[str]:
         lines = events.read_text().splitlines() if events.exists() else []
         count[json.loads(file.read_text())["uid"]] += sum(json.loads(line)["event"] == "start" for line in lines)
     return count
+
+
+def results(bench: Bench) -> int:
+    """How many runs have ended at the provider."""
+    return len(list(bench.folder.glob("*/state/providers/*/*/runs/[!.]*/result.json")))
