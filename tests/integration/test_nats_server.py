@@ -127,7 +127,7 @@ async def test_the_server_dies_with_an_operator_that_is_killed_and_the_next_one_
     with another_operator(settings) as (process, url):
         pid = server_pid(settings)
         process.kill()
-        eventually(lambda: gone(pid), 5, "the server is dead")
+        eventually(lambda: gone(pid), 20, "the server is dead")
     async with serving(settings, in_cluster=False) as nats:
         assert nats.servers == [url]
 

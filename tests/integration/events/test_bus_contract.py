@@ -263,7 +263,7 @@ async def eventually_at(rig: Rig, sequence: int) -> Cursor:
         assert cursor.sequence == sequence
         return cursor
 
-    return await eventually_async(there, 5, f"the cursor is at {sequence}")
+    return await eventually_async(there, 20, f"the cursor is at {sequence}")
 
 
 async def test_there_is_no_cursor_without_a_consumer(rig: Rig) -> None:

@@ -41,7 +41,7 @@ async def says(bus: JetStreamBus, text: str) -> None:
 
 
 async def lost(bus: JetStreamBus) -> None:
-    await eventually_async(lambda: not bus.connected, 5, "the loss is seen")
+    await eventually_async(lambda: not bus.connected, 20, "the loss is seen")
 
 
 async def works(bus: JetStreamBus) -> None:

@@ -57,7 +57,7 @@ async def test_what_a_leaving_consumer_had_not_handed_out_comes_to_the_next_at_o
         assert info["delivered"]["stream_seq"] == 20
         return 20
 
-    fetched: int = await eventually_async(all_fetched, 5, "the server has handed out all messages")
+    fetched: int = await eventually_async(all_fetched, 20, "the server has handed out all messages")
     await first.close()
     second = Reader(patient.consume(RUNS, "projector"))
     sequences = sorted(delivery.message.sequence for delivery in await second.take_all(fetched - 1))

@@ -197,7 +197,7 @@ async def test_a_run_whose_process_vanished_fails_and_what_it_left_is_killed(
     assert (update.state, update.failed_task) == (RunState.FAILED, "gate")
     assert f"process {pid_of(folder)} on" in update.message
     assert "vanished without a result" in update.message
-    await eventually_async(lambda: not marked(folder), 5, "nothing of the run is left")
+    await eventually_async(lambda: not marked(folder), 20, "nothing of the run is left")
 
 
 async def test_a_run_that_vanished_after_it_was_cancelled_was_stopped(open_provider: Open, pipelines: Pipelines, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_a_driver_that_does_not_stop_is_killed_in_the_end(open_provider: O
         await provider.cancel_run(run.id)
         update = await watch.until(run.id)
     assert update.state is RunState.STOPPED
-    await eventually_async(lambda: not marked(folder), 5, "nothing of the run is left")
+    await eventually_async(lambda: not marked(folder), 20, "nothing of the run is left")
 
 
 async def test_a_run_that_something_else_terminates_says_so(open_provider: Open, pipelines: Pipelines, tmp_path: Path) -> None:
