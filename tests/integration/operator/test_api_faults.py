@@ -111,7 +111,7 @@ def test_what_is_deleted_while_nobody_watches_is_found_out(control_plane: Contro
     operator.thaw()
     eventually(lambda: operator.metric("kfp_operator_swept_total", kind="Run") == 1, 60, "the deletion is found out")
     ended_well(bench, "it", "succeeded")
-    bench.apply(bench.run("waits"))
-    ended_well(bench, "waits", "succeeded")
+    bench.apply(bench.run("waits", parameters={"unknown": 1}))
+    ended_well(bench, "waits", "failed")
     assert operator.metric("kfp_operator_runs", state="created") == 1
     assert NAMES.finalizer not in bench.runs()["kept"].metadata.finalizers

@@ -33,7 +33,7 @@ def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_ag
     chance = random.Random(20)
     operator = bench.operator(leaderElection={"enabled": False}).start()
     bench.prepare(maxActiveRuns=3)
-    kinds = [kind for kind, number in (("succeed", 5), ("raise", 1), ("refuse", 11), ("cancel", 3)) for _ in range(number)]
+    kinds = [kind for kind, number in (("succeed", 4), ("raise", 1), ("refuse", 13), ("cancel", 2)) for _ in range(number)]
     chance.shuffle(kinds)
     names = {f"{kind}-{n}": kind for n, kind in enumerate(kinds)}
     bench.apply(*(run_of(bench, name, kind) for name, kind in names.items()))
