@@ -8,11 +8,14 @@ from typing import Any
 
 import yaml
 
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.meta import Resource
 from kfp_operator.api.names import DEFAULT_GROUP, VERSION
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
+from kfp_operator.api.run_configuration import RunConfiguration
+from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.api.schema import structural
 
 HEADER = "# Generated from the models in kfp_operator/api by: kfp-operator crds --output crds\n"
@@ -107,6 +110,53 @@ KINDS = (
             MESSAGE,
         ),
         (".spec.pipeline", ".spec.provider", ".status.state", ".status.provider"),
+    ),
+    Kind(
+        Experiment,
+        "experiments",
+        "mlexp",
+        (
+            SYNC_STATE,
+            READY_REASON,
+            Column("Provider", ".spec.provider", "The Provider it exists at."),
+            AGE,
+            Column("ID", ".status.providerId", "The backend's id.", priority=1),
+            MESSAGE,
+        ),
+        (".spec.provider",),
+    ),
+    Kind(
+        RunConfiguration,
+        "runconfigurations",
+        "mlrc",
+        (
+            READY_REASON,
+            Column("Suspend", ".spec.suspend", "Whether it starts nothing.", "boolean"),
+            Column("Active", ".status.active[*].name", "Runs that have not ended.", priority=1),
+            Column("Pipeline", ".spec.run.pipeline", "The Pipeline it runs."),
+            Column("Last Success", ".status.lastSuccessfulTime", "Time since the last run that succeeded.", "date"),
+            Column("Next Schedule", ".status.nextScheduleTime", "The next tick.", priority=1),
+            AGE,
+            MESSAGE,
+        ),
+        (".spec.run.pipeline", ".spec.run.provider"),
+    ),
+    Kind(
+        RunSchedule,
+        "runschedules",
+        "mlrs",
+        (
+            Column("Schedule", ".spec.schedule.cronExpression", "The cron expression."),
+            Column("Time Zone", ".spec.schedule.timeZone", "Its time zone.", priority=1),
+            Column("Suspend", ".spec.suspend", "Whether it starts nothing.", "boolean"),
+            READY_REASON,
+            Column("Pipeline", ".spec.pipeline", "The Pipeline it runs."),
+            Column("Last Schedule", ".status.lastScheduleTime", "Time since the last tick.", "date"),
+            Column("Next Schedule", ".status.nextScheduleTime", "The next tick.", priority=1),
+            AGE,
+            MESSAGE,
+        ),
+        (".spec.pipeline", ".spec.provider"),
     ),
 )
 

@@ -12,19 +12,21 @@ from pydantic.alias_generators import to_camel
 
 from kfp_operator.api.meta import NAMESPACED_NAME, MicroTime, Model, Resource, Status, Time
 from kfp_operator.api.schema import (
+    DNS_LABEL,
     DNS_SUBDOMAIN,
     MAX_NAME,
     MAX_NAMESPACED_NAME,
     MAX_VERSION,
     Enforced,
     Rule,
+    exactly_one_of,
     immutable,
     keyed_by,
     matches,
 )
 from kfp_operator.api.states import RunState
 
-IMMUTABLE = frozenset({"pipeline", "provider", "experiment_name", "parameters", "artifacts", "active_deadline_seconds"})
+IMMUTABLE = frozenset({"pipeline", "provider", "experiment_name", "parameters", "artifacts", "active_deadline_seconds", "retries"})
 """Fields of the spec that say what is executed."""
 MUTABLE = frozenset({"cancel", "ttl_seconds_after_finished", "deletion_policy"})
 """Fields of the spec that may change at any time; `cancel` only from false to true."""
@@ -74,32 +76,57 @@ class ArtifactDefinition(Model):
         return f"{component}:{output}:{int(index or 0)}" + (f"[{condition}]" if condition is not None else "")
 
 
+ConfigurationReference = Annotated[
+    str,
+    Enforced(
+        min_length=1,
+        max_length=MAX_NAMESPACED_NAME,
+        rules=(matches(f"({DNS_LABEL}/)?{DNS_SUBDOMAIN}", 'must be the "name" or "namespace/name" of a RunConfiguration, in lower case'),),
+    ),
+]
+"""``[ns/]name``"""
+
+
+class RunConfigurationRef(Model):
+    """An artifact of the latest succeeded run of a RunConfiguration."""
+
+    name: ConfigurationReference = Field(
+        description="The RunConfiguration, as name or namespace/name; one in another namespace must allow this one (allowedNamespaces)."
+    )
+    output_artifact: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(
+        description="Name of one of its artifacts; the value is the artifact's URI."
+    )
+    optional: bool = Field(
+        False, description="Whether the parameter is left out while there is no such artifact; else the run waits for it."
+    )
+
+
+class ParameterSource(Model):
+    """Where the value comes from."""
+
+    rules = (exactly_one_of(("runConfigurationRef",), "valueFrom must name its source: set runConfigurationRef"),)
+
+    run_configuration_ref: RunConfigurationRef | None = Field(
+        None, description="An artifact of the latest succeeded run of a RunConfiguration."
+    )
+
+
 class Parameter(Model):
-    """A pipeline parameter."""
+    """A pipeline parameter: exactly one of value and valueFrom is set."""
 
     name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="Name of the pipeline's parameter.")
     value: Annotated[Any, Enforced(nullable=True)] = Field(
+        None,
         description=(
             "Its value: any JSON that fits the type the pipeline declares. "
             'A string is converted, so "3" serves for an integer and "[1, 2]" for a list.'
-        )
-    )
-
-
-class RunSpec(Model):
-    """What is executed, and what becomes of it."""
-
-    rules = (
-        *(
-            immutable(to_camel(field), f"spec.{to_camel(field)} of a Run cannot be changed: create another Run")
-            for field in sorted(IMMUTABLE)
-        ),
-        Rule(
-            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
-            "spec.cancel cannot be taken back: create another Run",
-            ".cancel",
         ),
     )
+    value_from: ParameterSource | None = Field(None, description="Where the value comes from, instead of value.")
+
+
+class RunTemplate(Model):
+    """What is executed, and what becomes of it: of a Run, or of the Runs that a RunConfiguration makes."""
 
     pipeline: Annotated[str, Enforced(max_length=MAX_PIPELINE_REFERENCE, rules=PIPELINE_REFERENCE)] = Field(
         description=(
@@ -124,6 +151,9 @@ class RunSpec(Model):
     active_deadline_seconds: Annotated[int, Enforced(minimum=1, maximum=31_536_000)] | None = Field(
         None, description="Seconds after which a run that has not ended is stopped and counts as failed. Absent: no limit. Immutable."
     )
+    retries: Annotated[int, Enforced(minimum=0, maximum=100)] = Field(
+        0, description="How often a run that failed at the backend is tried again, as another attempt of the same Run. Immutable."
+    )
     ttl_seconds_after_finished: Annotated[int, Enforced(minimum=0, maximum=315_360_000)] | None = Field(
         None, description="Seconds after its end until this object is deleted. Absent: never. May be changed at any time."
     )
@@ -134,7 +164,6 @@ class RunSpec(Model):
             "May be changed at any time."
         ),
     )
-    cancel: bool = Field(False, description="Set to true to stop the run. Cannot be taken back.")
 
     @property
     def pipeline_name(self) -> str:
@@ -145,6 +174,24 @@ class RunSpec(Model):
     def pipeline_version(self) -> str:
         """The pinned version, or empty: the latest at the time of submission."""
         return self.pipeline.partition(":")[2]
+
+
+class RunSpec(RunTemplate):
+    """What is executed, and what becomes of it."""
+
+    rules = (
+        *(
+            immutable(to_camel(field), f"spec.{to_camel(field)} of a Run cannot be changed: create another Run")
+            for field in sorted(IMMUTABLE)
+        ),
+        Rule(
+            "!has(oldSelf.cancel) || !oldSelf.cancel || (has(self.cancel) && self.cancel)",
+            "spec.cancel cannot be taken back: create another Run",
+            ".cancel",
+        ),
+    )
+
+    cancel: bool = Field(False, description="Set to true to stop the run. Cannot be taken back.")
 
 
 class RunArtifact(Model):
@@ -176,6 +223,18 @@ class Cancellation(Model):
     time: Time = Field(description="When the operator decided it.")
 
 
+class ResolvedParameter(Model):
+    """The value that a parameter with valueFrom has in this Run."""
+
+    name: Annotated[str, Enforced(max_length=253)] = Field(description="Name of the pipeline's parameter.")
+    value: Annotated[str, Enforced(max_length=4096)] = Field("", description="The artifact's URI; absent when the parameter is left out.")
+    run_configuration: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME)] = Field(
+        "", description="The RunConfiguration it comes from, as namespace/name."
+    )
+    provider_id: Annotated[str, Enforced(max_length=1024)] = Field("", description="The backend's id of the run that made it.")
+    omitted: bool = Field(False, description="Whether the parameter is left out, because it is optional and there was no artifact.")
+
+
 class RunStatus(Status):
     """How far the run is, and what came of it."""
 
@@ -200,6 +259,9 @@ class RunStatus(Status):
     url: Annotated[str, Enforced(max_length=2048)] = Field("", description="The backend's page of the run.")
     history: Annotated[list[HistoryEntry], Enforced(max_items=MAX_HISTORY, list_type="atomic")] = Field(
         default_factory=list, description="The last states, oldest first."
+    )
+    resolved: Annotated[list[ResolvedParameter], Enforced(max_items=256, list_type="atomic")] = Field(
+        default_factory=list, description="What parameters with valueFrom have become, once and for all attempts."
     )
     cancellation: Cancellation | None = Field(None, description="Set when the operator has decided to stop the run.")
 

@@ -10,10 +10,10 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from kfp_operator.api.names import Names
 from kfp_operator.api.provider import Provider as ProviderResource
@@ -45,6 +45,7 @@ from kfp_operator.operator.run_controller import RunController
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.operator.sweeper import Sweeper
+from kfp_operator.operator.tasks import Tasks, first_of
 from kfp_operator.providers.protocol import Provider
 from kfp_operator.settings import Settings
 
@@ -166,6 +167,7 @@ class Operator:
             saw=self.runs.saw,
             wake=self.queue.add,
         )
+        self.controllers: dict[str, Controller] = {"Provider": self.providers, "Pipeline": self.pipelines, "Run": self.runs}
         self.metrics.observe(
             Observed(
                 runs=self.store.runs_by_state,
@@ -193,7 +195,7 @@ class Operator:
             if self._settings.leader_election.enabled:
                 acquired = asyncio.Event()
                 waiting = asyncio.create_task(self._acquire(acquired), name="lease")
-                first = await _first(acquired, stop)
+                first = await first_of(acquired, stop)
                 waiting.cancel()
                 if first is stop:
                     return
@@ -232,14 +234,14 @@ class Operator:
                 tasks.start(self.lease.hold(), "lease")
             watching = tasks.start(source.run(stop_source), "watch")
             try:
-                if await _first(source.synced, stop, tasks.failed) is source.synced:
-                    await self._providers_first()
+                if await first_of(source.synced, stop, tasks.failed) is source.synced:
+                    await self._providersfirst_of()
                     log.info("this process leads and has seen %d objects", len(self.store))
                     workers += [asyncio.create_task(self._work(), name=f"worker {n}") for n in range(self._settings.workers)]
                     tasks.start(self._project(), "projector")
                     tasks.start(self._keep_cursor(), "cursor")
                     tasks.start(sweeper.run(), "sweeper")
-                    await _first(stop, tasks.failed)
+                    await first_of(stop, tasks.failed)
             finally:
                 self.queue.shutdown()
                 if workers:
@@ -253,8 +255,8 @@ class Operator:
             await self.lease.release()
 
     @asynccontextmanager
-    async def _tending(self) -> AsyncIterator["_Tasks"]:
-        tasks = _Tasks()
+    async def _tending(self) -> AsyncIterator[Tasks]:
+        tasks = Tasks()
         try:
             yield tasks
         finally:
@@ -297,7 +299,7 @@ class Operator:
     def _open(self, resource: ProviderResource) -> Provider:
         return GuardedProvider(resource.metadata.full_name, open_provider(resource, self._settings), self.metrics)
 
-    async def _providers_first(self) -> None:
+    async def _providersfirst_of(self) -> None:
         async def open_(key: Key) -> None:
             with suppress(KfpOperatorError):  # the worker that comes to it later retries and says so
                 await self.providers.reconcile(key)
@@ -308,7 +310,6 @@ class Operator:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        controllers: dict[str, Controller] = {"Provider": self.providers, "Pipeline": self.pipelines, "Run": self.runs}
         while True:
             try:
                 key = await self.queue.get()
@@ -316,7 +317,7 @@ class Operator:
                 return
             began, result = loop.time(), "success"
             try:
-                again = await controllers[key.kind].reconcile(key)
+                again = await self.controllers[key.kind].reconcile(key)
                 self.queue.forget(key)
                 if again is not None:
                     result = "requeue"
@@ -375,49 +376,3 @@ class Operator:
             role = "leads" if self._leading and self.lease.is_leader else "waits for the Lease"
             checks["lease"] = Check(not self.lease.trouble, self.lease.trouble or role)
         return checks
-
-
-async def _first(*events: asyncio.Event) -> asyncio.Event:
-    """Wait for any of them; the first in the order given of those that are set."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-    return next(event for event in events if event.is_set())
-
-
-class _Tasks:
-    """Tasks that run as long as the leader leads; the first that fails ends it."""
-
-    def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
-        self.failed = asyncio.Event()
-        self._failure: BaseException | None = None
-
-    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Begin a task."""
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-        return task
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            self._failure = self._failure or error
-        self.failed.set()
-
-    async def end(self) -> None:
-        """Cancel what still runs."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def raise_failure(self) -> None:
-        """Raise what the first failed task raised."""
-        if self._failure is not None:
-            raise self._failure

@@ -6,12 +6,12 @@ and the traceback goes to the log.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from typing import TypeVar
 
 from kfp_operator.errors import InvalidSpec, Permanent, Retryable
 from kfp_operator.operator.metrics import Metrics
-from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, Provider, RunUpdate, Submission
+from kfp_operator.providers.protocol import ComponentArtifact, ExperimentDescription, PipelineVersion, Provider, RunUpdate, Submission
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ class GuardedProvider:
         """See `Provider`."""
         await self._call("close", self._inner.close())
 
+    async def ensure_experiment(self, experiment: ExperimentDescription) -> str:
+        """See `Provider`."""
+        return await self._call("ensure_experiment", self._inner.ensure_experiment(experiment))
+
+    async def delete_experiment(self, provider_id: str) -> None:
+        """See `Provider`."""
+        await self._call("delete_experiment", self._inner.delete_experiment(provider_id))
+
     async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
         """See `Provider`."""
         return await self._call("ensure_pipeline", self._inner.ensure_pipeline(pipeline))
@@ -43,6 +51,10 @@ class GuardedProvider:
     async def delete_pipeline(self, provider_id: str) -> None:
         """See `Provider`."""
         await self._call("delete_pipeline", self._inner.delete_pipeline(provider_id))
+
+    async def prune_pipeline(self, pipeline: PipelineVersion, keep: Collection[str]) -> None:
+        """See `Provider`."""
+        await self._call("prune_pipeline", self._inner.prune_pipeline(pipeline, keep))
 
     async def submit_run(self, submission: Submission) -> str:
         """See `Provider`."""

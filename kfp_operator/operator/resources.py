@@ -62,9 +62,24 @@ class Kinds:
         return Resource(self.group, VERSION, "runs", "Run")
 
     @property
+    def experiment(self) -> Resource:
+        """Groupings of runs."""
+        return Resource(self.group, VERSION, "experiments", "Experiment")
+
+    @property
+    def run_configuration(self) -> Resource:
+        """Templates of Runs, with triggers."""
+        return Resource(self.group, VERSION, "runconfigurations", "RunConfiguration")
+
+    @property
+    def run_schedule(self) -> Resource:
+        """Runs by the clock."""
+        return Resource(self.group, VERSION, "runschedules", "RunSchedule")
+
+    @property
     def all(self) -> tuple[Resource, ...]:
         """Every kind that is watched."""
-        return (self.provider, self.pipeline, self.run)
+        return (self.provider, self.pipeline, self.experiment, self.run_configuration, self.run_schedule, self.run)
 
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)

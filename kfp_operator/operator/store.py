@@ -16,14 +16,17 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from kfp_operator.api import conditions
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.meta import Resource
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
+from kfp_operator.api.run_configuration import RunConfiguration
+from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.api.states import RunState
 
-KINDS: Mapping[str, type[Resource]] = {"Provider": Provider, "Pipeline": Pipeline, "Run": Run}
+KINDS: Mapping[str, type[Resource]] = {kind.__name__: kind for kind in (Provider, Pipeline, Experiment, RunConfiguration, RunSchedule, Run)}
 """The models of our kinds."""
 TOMBSTONES = 10_000
 """How many deleted uids are remembered: an answer to our own write may come after the watch reported the deletion."""

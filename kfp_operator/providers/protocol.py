@@ -7,7 +7,7 @@ provider and is treated as `Retryable`.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,15 @@ class PipelineVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class ExperimentDescription:
+    """A grouping of runs, as an Experiment resource describes it."""
+
+    namespace: str
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """One attempt of one Run, complete: nothing else is needed to execute it."""
 
@@ -54,6 +63,7 @@ class Submission:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Typed after the IR (see `providers.ir.bind_parameters`); defaults are left to the backend."""
     experiment: str = ""
+    """Name of an Experiment in the Run's namespace, or of one that exists at the backend; empty: the backend's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,18 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What a backend tells of a run that was started by others: there is no Run object, so the names are the backend's own."""
+
+    name: str
+    """The run's display name."""
+    pipeline: str = ""
+    """The pipeline's display name."""
+    pipeline_version: str = ""
+    experiment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunUpdate:
     """All a backend knows of a run now. Updates are whole, never differences: a later one replaces an earlier one."""
 
@@ -92,6 +114,8 @@ class RunUpdate:
     training_start: datetime | None = None
     training_end: datetime | None = None
     tasks: Sequence[Task] = ()
+    observed: Observed | None = None
+    """Set for a run that others started (observe mode); `submission_id` is the backend's run id then."""
 
     @property
     def state(self) -> RunState:
@@ -129,11 +153,20 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Release connections and tasks. Runs go on."""
 
+    async def ensure_experiment(self, experiment: ExperimentDescription) -> str:
+        """Make the grouping known to the backend, once; return its provider id. Backends that only label runs return the name."""
+
+    async def delete_experiment(self, provider_id: str) -> None:
+        """Remove what ensure_experiment made; its runs stay. Fine when it is gone."""
+
     async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
         """Make the version known to the backend, once; return its provider id."""
 
     async def delete_pipeline(self, provider_id: str) -> None:
         """Remove what ensure_pipeline made; return when it is gone, also when it was gone before."""
+
+    async def prune_pipeline(self, pipeline: PipelineVersion, keep: Collection[str]) -> None:
+        """Remove what ensure_pipeline made of other versions than those in `keep`, where the backend keeps versions."""
 
     async def submit_run(self, submission: Submission) -> str:
         """Start the run unless a run of this submission id exists; return its provider id."""
@@ -157,6 +190,23 @@ class Provider(Protocol):
         """What an ended run produced. Retryable while not yet known."""
 
 
+class Workflows(Protocol):
+    """Argo Workflows in the cluster, as far as the operator may see them. Errors are Retryable; Permanent: it may not look at them."""
+
+    async def list(self, namespace: str, selector: str) -> Sequence[Mapping[str, Any]]:
+        """The Workflows that a label selector chooses; no namespace: of all namespaces."""
+
+    def watch(self, namespace: str, selector: str) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Event type (ADDED, MODIFIED, DELETED) and Workflow; begins with all that exist, ends by an exception when it must begin anew."""
+
+
+class Secrets(Protocol):
+    """Secrets in the Provider's own namespace."""
+
+    async def read(self, name: str, key: str) -> bytes:
+        """The value of a key. Permanent, with reason SecretNotFound, names what is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """What a provider is opened with."""
@@ -169,6 +219,10 @@ class ProviderConfig:
     max_active_runs: int | None = None
     state_dir: Path = Path()
     """A folder of this provider's own on this machine, kept over restarts."""
+    workflows: Workflows | None = None
+    """None: this process has no access to the cluster."""
+    secrets: Secrets | None = None
+    """None: this process has no access to the cluster."""
 
 
 class ProviderType(Protocol):

@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 from bisect import insort
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ from kfp_operator.providers.local.parameters import LocalParameters
 from kfp_operator.providers.local.process import Watched, kill_leftovers, run_environment, spawn
 from kfp_operator.providers.local.rewrite import resolve
 from kfp_operator.providers.local.statedir import StateDir
-from kfp_operator.providers.protocol import ComponentArtifact, PipelineVersion, ProviderConfig, RunUpdate, Submission
+from kfp_operator.providers.protocol import ComponentArtifact, ExperimentDescription, PipelineVersion, ProviderConfig, RunUpdate, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,16 @@ class LocalProvider:
 
     async def delete_pipeline(self, provider_id: str) -> None:
         """Nothing is kept per pipeline."""
+
+    async def prune_pipeline(self, pipeline: PipelineVersion, keep: Collection[str]) -> None:
+        """Nothing is kept per version."""
+
+    async def ensure_experiment(self, experiment: ExperimentDescription) -> str:
+        """An experiment is a name that runs carry; nothing is kept of it."""
+        return experiment.name
+
+    async def delete_experiment(self, provider_id: str) -> None:
+        """Nothing is kept per experiment."""
 
     async def submit_run(self, submission: Submission) -> str:
         """Put the run into the queue, on disk, unless it is known; it starts when a slot is free."""

@@ -1,0 +1,163 @@
+"""RunConfiguration: a named template of Runs, and what starts them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kfp_operator.api.meta import Model, Resource, Status, Time
+from kfp_operator.api.provider import Namespace
+from kfp_operator.api.run import ConfigurationReference, RunArtifact, RunTemplate
+from kfp_operator.api.schedule import (
+    CONCURRENCY,
+    FAILED_LIMIT,
+    START_DEADLINE,
+    SUCCESSFUL_LIMIT,
+    SUSPEND,
+    ActiveRun,
+    Limit,
+    Schedule,
+    Seconds,
+)
+from kfp_operator.api.schema import MAX_LABEL, MAX_NAME, MAX_NAMESPACED_NAME, MAX_VERSION, Enforced, Rule
+
+MAX_RECENT = 50
+"""Ended Runs that the status remembers."""
+UNIQUE_NAMES = Rule(
+    "self.all(one, !has(one.name) || one.name == '' || self.exists_one(other, has(other.name) && other.name == one.name))",
+    "the names of spec.triggers.schedules must differ",
+)
+
+
+class NamedSchedule(Schedule):
+    """A schedule of a RunConfiguration."""
+
+    name: Annotated[str, Enforced(max_length=MAX_LABEL)] = Field(
+        "", description="Its name, in labels and in status; empty: computed from what it says."
+    )
+    starting_deadline_seconds: Seconds | None = Field(None, description=START_DEADLINE)
+    catch_up: Literal["Latest", "All", "None"] = Field(
+        "Latest", description="Which of the ticks that were missed are made up for: the latest one, all (at most 100), or none."
+    )
+
+
+class Triggers(Model):
+    """What starts Runs. To create a RunConfiguration or to add a trigger starts nothing by itself."""
+
+    schedules: Annotated[list[NamedSchedule], Enforced(max_items=32, list_type="atomic", rules=(UNIQUE_NAMES,))] = Field(
+        default_factory=list, description="Ticks of clocks."
+    )
+    on_change: Annotated[list[Literal["pipeline", "runSpec"]], Enforced(max_items=2, list_type="set")] = Field(
+        default_factory=list,
+        description="pipeline: the Pipeline got a new version; runSpec: spec.run was changed in what is executed.",
+    )
+    run_configurations: Annotated[list[ConfigurationReference], Enforced(max_items=64, list_type="set")] = Field(
+        default_factory=list, description="A run of one of these RunConfigurations succeeded, as name or namespace/name."
+    )
+
+
+class RunConfigurationSpec(Model):
+    """The template, and what starts Runs of it."""
+
+    run: RunTemplate = Field(description="The template of the Runs.")
+    triggers: Triggers = Field(default_factory=Triggers, description="What starts Runs.")
+    start_from: Literal["New", "Latest"] = Field(
+        "New",
+        description=(
+            "What a new trigger of onChange or runConfigurations looks at: New only what happens from then on, "
+            "Latest also the last thing that happened before."
+        ),
+    )
+    concurrency_policy: Literal["Allow", "Forbid", "Replace", "QueueLatest"] = Field("Allow", description=CONCURRENCY)
+    suspend: bool = Field(False, description=SUSPEND)
+    successful_runs_history_limit: Limit | None = Field(None, description=SUCCESSFUL_LIMIT)
+    failed_runs_history_limit: Limit | None = Field(None, description=FAILED_LIMIT)
+    allowed_namespaces: Annotated[list[Namespace], Enforced(max_items=256, list_type="set")] = Field(
+        default_factory=list,
+        description="Other namespaces whose RunConfigurations and Runs may refer to this one, for its runs and artifacts. Empty: none.",
+    )
+
+
+class EndedRun(Model):
+    """A run of this configuration that ended."""
+
+    name: Annotated[str, Enforced(max_length=MAX_NAME)] = Field("", description="Name of the Run.")
+    uid: Annotated[str, Enforced(max_length=128)] = Field("", description="The Run's metadata.uid.")
+    attempt: Annotated[int, Enforced(minimum=0)] = Field(0, description="The attempt that ended.")
+    state: Annotated[str, Enforced(max_length=32)] = Field("", description="How it ended.")
+    provider_id: Annotated[str, Enforced(max_length=1024)] = Field("", description="The backend's id of the run.")
+    end_time: Time | None = Field(None, description="When it ended.")
+
+
+class LatestRun(EndedRun):
+    """The latest of its kind, with what it produced."""
+
+    artifacts: Annotated[list[RunArtifact], Enforced(max_items=256, list_type="atomic")] = Field(
+        default_factory=list, description="What the run produced of spec.run.artifacts."
+    )
+
+
+class LatestRuns(Model):
+    """The latest ended runs, by the time of their end."""
+
+    succeeded: LatestRun | None = Field(None, description="The latest run that succeeded.")
+    failed: LatestRun | None = Field(None, description="The latest run that failed or was stopped.")
+
+
+class TriggerStatus(Model):
+    """How far a trigger got. What it acted upon last is its baseline: older things start nothing."""
+
+    name: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME + 32)] = Field(
+        description="schedule/NAME, onChange/pipeline, onChange/runSpec or runConfiguration/NAMESPACE/NAME."
+    )
+    baseline: Annotated[str, Enforced(max_length=1024)] = Field(
+        "", description="What it has seen last: a version, the id of an upstream run, or the time of a tick."
+    )
+    last_run: Annotated[str, Enforced(max_length=MAX_NAME)] = Field("", description="Name of the Run it started last.")
+    last_time: Time | None = Field(None, description="When it started that.")
+    pending: Annotated[list[str], Enforced(max_items=1000, list_type="atomic")] = Field(
+        default_factory=list, description="What happened and has not been acted upon, oldest first."
+    )
+    suppressed: Annotated[int, Enforced(minimum=0)] = Field(0, description="How often it started nothing, by policy or suspension.")
+    message: Annotated[str, Enforced(max_length=1024)] = Field("", description="What it waits for, or why it last started nothing.")
+
+
+class Dependency(Model):
+    """What another RunConfiguration gives to this one."""
+
+    name: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME)] = Field(description="The RunConfiguration, as namespace/name.")
+    provider_id: Annotated[str, Enforced(max_length=1024)] = Field("", description="The backend's id of its latest succeeded run.")
+    artifacts: Annotated[list[RunArtifact], Enforced(max_items=256, list_type="atomic")] = Field(
+        default_factory=list, description="The artifacts of that run."
+    )
+
+
+class RunConfigurationStatus(Status):
+    """What it started, what came of it, and what starts next."""
+
+    latest_runs: LatestRuns = Field(default_factory=LatestRuns, description="The latest ended runs, by the time of their end.")
+    recent_runs: Annotated[list[EndedRun], Enforced(max_items=MAX_RECENT, list_type="atomic")] = Field(
+        default_factory=list, description="The last ended runs, in the order in which their ends were told, oldest first."
+    )
+    triggers: Annotated[list[TriggerStatus], Enforced(max_items=256, list_type="atomic")] = Field(
+        default_factory=list, description="How far each trigger got."
+    )
+    dependencies: Annotated[list[Dependency], Enforced(max_items=64, list_type="atomic")] = Field(
+        default_factory=list, description="What the RunConfigurations that parameters refer to give."
+    )
+    active: Annotated[list[ActiveRun], Enforced(max_items=100, list_type="atomic")] = Field(
+        default_factory=list, description="Its Runs that have not ended."
+    )
+    pipeline_version: Annotated[str, Enforced(max_length=MAX_VERSION)] = Field("", description="The Pipeline's version that Runs get now.")
+    last_schedule_time: Time | None = Field(None, description="The last tick a Run was made for.")
+    last_successful_time: Time | None = Field(None, description="End of the last run that succeeded.")
+    next_schedule_time: Time | None = Field(None, description="The next tick of any schedule.")
+
+
+class RunConfiguration(Resource):
+    """A named template of Runs with triggers: schedules, changes, and the success of other RunConfigurations."""
+
+    spec: RunConfigurationSpec = Field(description="The template, and what starts Runs of it.")
+    status: RunConfigurationStatus = Field(
+        default_factory=RunConfigurationStatus,
+        description="What it started, what came of it, and what starts next. Written by the operator.",
+    )
