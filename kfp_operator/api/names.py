@@ -1,6 +1,7 @@
 """Names that depend on the API group: finalizer, labels, annotations. The group is a setting, so they are computed, not constants."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEFAULT_GROUP = "kfp-operator.dev"
@@ -45,13 +46,69 @@ class Names:
 
     @property
     def run_configuration(self) -> str:
-        """Label: the RunConfiguration that made the Run, clipped."""
+        """Label, and annotation with the whole name where the label is clipped: the RunConfiguration that made the Run."""
         return f"{self.group}/runconfiguration"
+
+    @property
+    def run_schedule(self) -> str:
+        """Label, and annotation with the whole name where the label is clipped: the RunSchedule that made the Run."""
+        return f"{self.group}/runschedule"
+
+    @property
+    def trigger_type(self) -> str:
+        """Label: what started the Run (`schedule`, `onChangePipeline`, `onChangeRunSpec`, `runConfiguration` or `manual`)."""
+        return f"{self.group}/trigger-type"
+
+    @property
+    def trigger_source(self) -> str:
+        """Label, and annotation where it is clipped: the name of the object or of the schedule that started the Run."""
+        return f"{self.group}/trigger-source"
+
+    @property
+    def trigger_source_namespace(self) -> str:
+        """Label: the namespace of that object."""
+        return f"{self.group}/trigger-source-namespace"
+
+    @property
+    def start(self) -> str:
+        """Annotation on a RunConfiguration: a word that is new each time somebody wants it to start a Run by hand."""
+        return f"{self.group}/start"
+
+    @property
+    def scheduled_time(self) -> str:
+        """Annotation: the tick that a scheduled Run was made for (RFC 3339)."""
+        return f"{self.group}/scheduled-time"
+
+    @property
+    def upstream_run(self) -> str:
+        """Annotation: the runs of other RunConfigurations whose artifacts are among the parameters, as namespace/name, by commas."""
+        return f"{self.group}/upstream-run"
+
+    @property
+    def rerun_of(self) -> str:
+        """Label, and annotation with the whole name where the label is clipped: the Run that this one repeats."""
+        return f"{self.group}/rerun-of"
 
     @property
     def force_release(self) -> str:
         """Annotation: release the finalizer without waiting for the backend."""
         return f"{self.group}/force-release"
+
+
+def labelled(key: str, value: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations that say `value` under `key`: a label, and an annotation with the whole of it where a label cannot hold it.
+
+    `name_in` reads it back.
+    """
+    clipped = label_value(value)
+    return {key: clipped}, ({key: value} if clipped != value else {})
+
+
+def name_in(key: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> str:
+    """What `labelled` wrote: the whole value; empty when there is none."""
+    whole = annotations.get(key, "")
+    clipped = labels.get(key, "")
+    return whole if whole and label_value(whole) == clipped else clipped
 
 
 def label_value(name: str) -> str:
