@@ -7,10 +7,15 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.cluster import Cluster, ControlPlane, NatsServer, Progress, open_cluster
 
 _CRDS = Path(__file__).parent.parent / "crds"
+
+# what takes long on a crowded machine is no defect of the code under test
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -114,7 +114,7 @@ class TriggerStatus(Model):
     )
     last_run: Annotated[str, Enforced(max_length=MAX_NAME)] = Field("", description="Name of the Run it started last.")
     last_time: Time | None = Field(None, description="When it started that.")
-    pending: Annotated[list[str], Enforced(max_items=1000, list_type="atomic")] = Field(
+    pending: Annotated[list[Annotated[str, Enforced(max_length=512)]], Enforced(max_items=1000, list_type="atomic")] = Field(
         default_factory=list, description="What happened and has not been acted upon, oldest first."
     )
     suppressed: Annotated[int, Enforced(minimum=0)] = Field(0, description="How often it started nothing, by policy or suspension.")

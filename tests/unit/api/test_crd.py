@@ -51,6 +51,9 @@ def test_another_group_changes_all_names_and_nothing_else() -> None:
         "providers.pipelines.kubeflow.org",
         "pipelines.pipelines.kubeflow.org",
         "runs.pipelines.kubeflow.org",
+        "experiments.pipelines.kubeflow.org",
+        "runconfigurations.pipelines.kubeflow.org",
+        "runschedules.pipelines.kubeflow.org",
     ]
 
 

@@ -23,6 +23,7 @@ def test_what_is_absent_stays_absent() -> None:
         "experimentName": "",
         "parameters": [],
         "artifacts": [],
+        "retries": 0,
         "deletionPolicy": "Cancel",
         "cancel": False,
     }

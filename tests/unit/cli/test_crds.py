@@ -19,7 +19,8 @@ def test_another_api_group_comes_from_the_flag_or_the_setting() -> None:
     by_environment = invoke("crds", env={"KFPOP_API_GROUP": "ml.example.org"})
     assert by_flag.stdout == by_environment.stdout
     names = {document["metadata"]["name"] for document in yaml.safe_load_all(by_flag.stdout)}
-    assert names == {"providers.ml.example.org", "pipelines.ml.example.org", "runs.ml.example.org"}
+    kinds = ("providers", "pipelines", "experiments", "runs", "runconfigurations", "runschedules")
+    assert names == {f"{plural}.ml.example.org" for plural in kinds}
 
 
 @pytest.mark.parametrize("group", ["", "Example.org", "nodots", "a b.c", "-a.b", "a" * 250 + ".org"])

@@ -33,7 +33,7 @@ async def test_kopf_gets_handlers_of_events_and_of_itself_only_so_that_it_writes
     registry = source._registry(loop)
     KopfThread(registry, credentials, namespaces=(), tracing=source._tracing(loop), ended=lambda error: None)
     watched = {handler.selector.plural for handler in registry._watching.get_all_handlers() if handler.selector}
-    assert watched == {"providers", "pipelines", "runs"}
+    assert watched == {"providers", "pipelines", "experiments", "runconfigurations", "runschedules", "runs"}
     assert {str(handler.activity) for handler in registry._activities.get_all_handlers()} == {"authentication", "cleanup"}
     for others in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
         assert not list(others.get_all_handlers())
