@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -357,21 +356,3 @@ def test_no_parameter_raises_anything_but_invalid_spec(values: list[tuple[str, A
     except InvalidSpec:
         return
     assert json.loads(json.dumps(bound, allow_nan=False)) == bound
-
-
-def test_what_the_kfp_compiler_writes_is_taken(tmp_path: Path) -> None:
-    dsl = pytest.importorskip("kfp.dsl")
-    compiler = pytest.importorskip("kfp.compiler")
-
-    @dsl.component(base_image="python:3.11", install_kfp_package=False)
-    def train(runs: int, rate: float) -> str:
-        return f"{runs} {rate}"
-
-    @dsl.pipeline(name="penguin-pipeline")
-    def penguin(runs: int, rate: float = 0.5) -> None:
-        train(runs=runs, rate=rate)
-
-    compiler.Compiler().compile(penguin, str(tmp_path / "pipeline.yaml"))
-    ir = parse_text((tmp_path / "pipeline.yaml").read_text())
-    assert (ir.name, sorted(ir.parameters), ir.parameters["rate"].required) == ("penguin-pipeline", ["rate", "runs"], False)
-    assert bind_parameters(ir, [Parameter(name="runs", value="3")]) == {"runs": 3}
