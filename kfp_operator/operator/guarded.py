@@ -27,6 +27,7 @@ class GuardedProvider:
         self._metrics = metrics
         self.statuses = inner.statuses
         self.keeps_pipelines = inner.keeps_pipelines
+        self.keeps_experiments = inner.keeps_experiments
 
     async def check(self) -> None:
         """See `Provider`."""

@@ -64,6 +64,8 @@ class Submission:
     """Typed after the IR (see `providers.ir.bind_parameters`); defaults are left to the backend."""
     experiment: str = ""
     """Name of an Experiment in the Run's namespace, or of one that exists at the backend; empty: the backend's default."""
+    experiment_id: str = ""
+    """What ensure_experiment returned for the Experiment of that name; empty: there is none in the Run's namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Provider(Protocol):
     """The states this backend can report."""
     keeps_pipelines: bool
     """Whether pipelines are objects at the backend, which must be made there and deleted."""
+    keeps_experiments: bool
+    """Whether experiments are objects at the backend, which must be made there and deleted; False: a label of its runs at most."""
 
     async def check(self) -> None:
         """Return when the backend can be used; raise Retryable or Permanent with a message that names the remedy."""
@@ -154,7 +158,10 @@ class Provider(Protocol):
         """Release connections and tasks. Runs go on."""
 
     async def ensure_experiment(self, experiment: ExperimentDescription) -> str:
-        """Make the grouping known to the backend, once; return its provider id. Backends that only label runs return the name."""
+        """Make the grouping known to the backend, once; return its provider id. Backends that only label runs return the name.
+
+        One that exists is found by its name. Its description stays as it was made where the backend cannot change it.
+        """
 
     async def delete_experiment(self, provider_id: str) -> None:
         """Remove what ensure_experiment made; its runs stay. Fine when it is gone."""

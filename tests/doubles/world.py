@@ -257,6 +257,7 @@ class SimulatedBackend:
 
     statuses = frozenset(RunState)
     keeps_pipelines = False
+    keeps_experiments = False
 
     def __init__(self, fate: Fate, now: Callable[[], datetime]) -> None:
         self.fate = fate

@@ -70,6 +70,7 @@ class LocalProvider:
 
     statuses = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.STOPPING, RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
     keeps_pipelines = False
+    keeps_experiments = False
 
     def __init__(self, config: ProviderConfig, parameters: LocalParameters, *, faults: Callable[[str], None] = lambda _: None) -> None:
         self._name = f"{config.namespace}/{config.name}"

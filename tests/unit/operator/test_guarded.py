@@ -60,7 +60,11 @@ async def test_answers_pass_as_they_are() -> None:
     inner = Failing(None)
     guarded: Provider = GuardedProvider("mlops/local", inner, metrics)
     assert await guarded.get_run("sub") == b.update("running")
-    assert (guarded.statuses, guarded.keeps_pipelines) == (inner.statuses, inner.keeps_pipelines)
+    assert (guarded.statuses, guarded.keeps_pipelines, guarded.keeps_experiments) == (
+        inner.statuses,
+        inner.keeps_pipelines,
+        inner.keeps_experiments,
+    )
     calls: list[Callable[[], Awaitable[object]]] = [
         guarded.check,
         guarded.close,
