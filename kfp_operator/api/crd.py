@@ -189,7 +189,8 @@ def schema(model: type[Resource]) -> dict[str, Any]:
     }
     for part in ("spec", "status"):
         properties[part] = structural({**parts["properties"][part], "$defs": parts["$defs"]}, defaults=part == "spec")
-    return {"description": parts["description"], "type": "object", "required": ["spec"], "properties": properties}
+    whole = {"description": parts["description"], "type": "object", "required": ["spec"], "properties": properties}
+    return whole | {"x-kubernetes-validations": [rule.to_json() for rule in model.rules]} if model.rules else whole
 
 
 def _crd(kind: Kind, group: str) -> dict[str, Any]:

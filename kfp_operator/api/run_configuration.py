@@ -1,8 +1,8 @@
 """RunConfiguration: a named template of Runs, and what starts them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kfp_operator.api.meta import Model, Resource, Status, Time
 from kfp_operator.api.provider import Namespace
@@ -22,6 +22,12 @@ from kfp_operator.api.schema import MAX_LABEL, MAX_NAME, MAX_NAMESPACED_NAME, MA
 
 MAX_RECENT = 50
 """Ended Runs that the status remembers."""
+MAX_PENDING = 1000
+"""Occurrences that wait, of all triggers together."""
+MAX_OCCURRENCE = 4096
+"""Characters of an occurrence, and so of the annotation that starts a Run by hand."""
+MAX_OWNER_NAME = 200
+"""Characters of the name of what makes Runs: theirs are made of it."""
 UNIQUE_NAMES = Rule(
     "self.all(one, !has(one.name) || one.name == '' || self.exists_one(other, has(other.name) && other.name == one.name))",
     "the names of spec.triggers.schedules must differ",
@@ -80,6 +86,9 @@ class RunConfigurationSpec(Model):
 class EndedRun(Model):
     """A run of this configuration that ended."""
 
+    number: Annotated[int, Enforced(minimum=0)] = Field(
+        0, description="Its place among all runs that ended, in the order of telling, from 1."
+    )
     name: Annotated[str, Enforced(max_length=MAX_NAME)] = Field("", description="Name of the Run.")
     uid: Annotated[str, Enforced(max_length=128)] = Field("", description="The Run's metadata.uid.")
     attempt: Annotated[int, Enforced(minimum=0)] = Field(0, description="The attempt that ended.")
@@ -107,17 +116,24 @@ class TriggerStatus(Model):
     """How far a trigger got. What it acted upon last is its baseline: older things start nothing."""
 
     name: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME + 32)] = Field(
-        description="schedule/NAME, onChange/pipeline, onChange/runSpec or runConfiguration/NAMESPACE/NAME."
+        description="schedule/NAME, onChange/pipeline, onChange/runSpec, runConfiguration/NAMESPACE/NAME or manual."
     )
-    baseline: Annotated[str, Enforced(max_length=1024)] = Field(
-        "", description="What it has seen last: a version, the id of an upstream run, or the time of a tick."
+    subject: Annotated[str, Enforced(max_length=128)] = Field(
+        "",
+        description="What the baseline is about: the uid of the Pipeline or RunConfiguration, or the hash of the schedule. "
+        "Another one gets a baseline of its own, which starts nothing.",
+    )
+    baseline: Annotated[str, Enforced(max_length=MAX_OCCURRENCE)] = Field(
+        "", description="What it has seen last: a version, the number of an upstream run, the time of a tick, or the annotation."
     )
     last_run: Annotated[str, Enforced(max_length=MAX_NAME)] = Field("", description="Name of the Run it started last.")
     last_time: Time | None = Field(None, description="When it started that.")
-    pending: Annotated[list[Annotated[str, Enforced(max_length=512)]], Enforced(max_items=1000, list_type="atomic")] = Field(
-        default_factory=list, description="What happened and has not been acted upon, oldest first."
+    pending: Annotated[list[Annotated[str, Enforced(max_length=MAX_OCCURRENCE)]], Enforced(max_items=MAX_PENDING, list_type="atomic")] = (
+        Field(default_factory=list, description="What happened and has not been acted upon, oldest first.")
     )
-    suppressed: Annotated[int, Enforced(minimum=0)] = Field(0, description="How often it started nothing, by policy or suspension.")
+    suppressed: Annotated[int, Enforced(minimum=0)] = Field(
+        0, description="How often it started nothing: by suspension, by concurrencyPolicy, or because it came too late or was too much."
+    )
     message: Annotated[str, Enforced(max_length=1024)] = Field("", description="What it waits for, or why it last started nothing.")
 
 
@@ -133,6 +149,14 @@ class Dependency(Model):
 
 class RunConfigurationStatus(Status):
     """What it started, what came of it, and what starts next."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_go_operator_lists(cls, data: Any) -> Any:
+        """The Go operator's status has maps for triggers and dependencies. What they say is found anew, and starts nothing."""
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if name not in ("triggers", "dependencies") or isinstance(value, list)}
 
     latest_runs: LatestRuns = Field(default_factory=LatestRuns, description="The latest ended runs, by the time of their end.")
     recent_runs: Annotated[list[EndedRun], Enforced(max_items=MAX_RECENT, list_type="atomic")] = Field(
@@ -155,6 +179,20 @@ class RunConfigurationStatus(Status):
 
 class RunConfiguration(Resource):
     """A named template of Runs with triggers: schedules, changes, and the success of other RunConfigurations."""
+
+    rules = (
+        Rule(
+            f"self.metadata.name.size() <= {MAX_OWNER_NAME}",
+            f"the name must have at most {MAX_OWNER_NAME} characters: the names of its Runs begin with it",
+            ".metadata.name",
+        ),
+        Rule(
+            "!has(self.spec.triggers) || !has(self.spec.triggers.runConfigurations) || "
+            "!(self.metadata.name in self.spec.triggers.runConfigurations)",
+            "a RunConfiguration cannot be started by itself: leave its own name out of spec.triggers.runConfigurations",
+            ".spec.triggers.runConfigurations",
+        ),
+    )
 
     spec: RunConfigurationSpec = Field(description="The template, and what starts Runs of it.")
     status: RunConfigurationStatus = Field(
