@@ -18,6 +18,7 @@ Messages are for the person who reads them in a condition, an Event or a termina
     ├── ClusterError              an answer of the Kubernetes API
     │   ├── ClusterUnavailable    no answer, 429 or 5xx
     │   ├── Conflict              409: the object is newer than what we looked at
+    │   │   └── AlreadyExists     an object of that name is there
     │   ├── NotFound              404
     │   ├── Gone                  410: list again
     │   ├── Forbidden             401 or 403
@@ -107,6 +108,10 @@ class ClusterUnavailable(ClusterError):
 
 class Conflict(ClusterError):
     """409: the object is newer than what we looked at, or exists already."""
+
+
+class AlreadyExists(Conflict):
+    """409: an object of the name we wanted to create is there."""
 
 
 class NotFound(ClusterError):

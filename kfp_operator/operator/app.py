@@ -93,7 +93,7 @@ class Operator:
         self.names = Names(settings.api_group)
         self.kinds = Kinds(settings.api_group)
         self.metrics = Metrics()
-        self.store = Store(self.names, released=self._on_release)
+        self.store = Store(self.names, released=self._on_release, owned=self._on_owned)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.subjects = Subjects(settings.events.prefix)
         self.bus = JetStreamBus(settings.nats)
@@ -280,6 +280,11 @@ class Operator:
     def _on_release(self, key: Key) -> None:
         """Something unfinished ceased to refer to the object."""
         if key in self.pipelines.held or key in self.providers.held:
+            self.queue.add(key)
+
+    def _on_owned(self, key: Key) -> None:
+        """Something that the object controls changed or is gone."""
+        if key.kind in self.controllers:
             self.queue.add(key)
 
     def _on_invalid(self, key: Key, why: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import aiohttp
 
-from kfp_operator.errors import ClusterError, ClusterUnavailable, Conflict, Forbidden, Gone, NotFound, Unprocessable
+from kfp_operator.errors import AlreadyExists, ClusterError, ClusterUnavailable, Conflict, Forbidden, Gone, NotFound, Unprocessable
 from kfp_operator.operator.credentials import Credentials
 from kfp_operator.operator.resources import Resource
 
@@ -134,7 +134,7 @@ class Cluster:
             raise ClusterUnavailable(f"{what}: {self.server}: {error or 'no answer'}") from error
 
     async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
-        """Create the object and return it as stored. Conflict: one of that name exists."""
+        """Create the object and return it as stored. AlreadyExists: there is one of that name."""
         name = str((body.get("metadata") or {}).get("name", ""))
         typed = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         return await self._document("create", resource, namespace, payload=typed, called=name)
@@ -267,6 +267,8 @@ def _error(what: str, code: int, answer: bytes, retry_after: str | None, resourc
     if code == 429 or code >= 500:
         after = retry_after or (status.get("details") or {}).get("retryAfterSeconds")
         return ClusterUnavailable(message, status=code, after=_seconds(after))
+    if code == 409 and status.get("reason") == "AlreadyExists":
+        return AlreadyExists(message, status=code)
     return _ERRORS.get(code, ClusterError)(message, status=code)
 
 

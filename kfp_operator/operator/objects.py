@@ -32,6 +32,16 @@ class ClusterObjects:
         """The object as it is now."""
         return KINDS[key.kind].parse(await self._cluster.get(self._resources[key.kind], key.name, key.namespace))
 
+    async def create(self, kind: type[R], document: Mapping[str, Any]) -> R:
+        """Create what the manifest says."""
+        self._guard()
+        return kind.parse(await self._cluster.create(self._resources[kind.__name__], document, document["metadata"]["namespace"]))
+
+    async def patch_spec(self, resource: R, spec: Mapping[str, Any]) -> R:
+        """Merge into the spec."""
+        self._guard()
+        return await self._patch(resource, {"metadata": {"resourceVersion": resource.metadata.resource_version}, "spec": spec}, "")
+
     async def patch_metadata(self, resource: R, metadata: Mapping[str, Any]) -> R:
         """Merge into metadata."""
         self._guard()

@@ -47,7 +47,12 @@ def permissions(kinds: Kinds, *, leader_election: bool = True) -> tuple[Permissi
     own = (
         Permission(kinds.provider, watched, "follow Providers, hold them while they are used"),
         Permission(kinds.pipeline, watched, "follow Pipelines, hold them until the backend let them go"),
-        Permission(kinds.run, (*watched, "delete"), "follow Runs, hold them until their end is told, delete those past their time to live"),
+        Permission(kinds.run_schedule, ("get", "list", "watch"), "follow RunSchedules"),
+        Permission(
+            kinds.run,
+            (*watched, "create", "delete"),
+            "follow Runs, start those of schedules and configurations, hold them until their end is told, delete those no longer kept",
+        ),
     )
     status = tuple(Permission(kind, ("patch",), "say how far it is", subresource="status") for kind in kinds.all)
     lease = Permission(LEASES, ("get", "create", "patch"), "elect a leader, keep its cursors", scope=Scope.LEASE)

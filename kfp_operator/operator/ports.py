@@ -27,6 +27,12 @@ class Objects(Protocol):
     async def get(self, key: Key) -> Resource:
         """The object as it is now; NotFound."""
 
+    async def create(self, kind: type[R], document: Mapping[str, Any]) -> R:
+        """Create what the manifest says, in its metadata.namespace, and return it as stored; AlreadyExists when the name is taken."""
+
+    async def patch_spec(self, resource: R, spec: Mapping[str, Any]) -> R:
+        """Merge into the spec and return the new object; Conflict when it changed."""
+
     async def patch_metadata(self, resource: R, metadata: Mapping[str, Any]) -> R:
         """Merge into metadata and return the new object; Conflict when it changed."""
 

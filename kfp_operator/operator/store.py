@@ -5,7 +5,7 @@ objects are kept as the JSON of what their models know (1 to 2 kB) and parsed wh
 A settled Run, of which a cluster has thousands and of which nothing is asked but to be counted and to expire, is kept as a
 `SettledRun` of some 500 bytes; whoever needs all of it reads it from the API server. Objects refer to one another by name: the
 store knows which unfinished ones refer to an object, so that a change wakes them and nobody else, and tells when one refers to it no
-longer, so that what waits for the end of its users need not ask.
+longer, so that what waits for the end of its users need not ask. It knows the Runs that an object controls, and tells when one changed.
 """
 
 import sys
@@ -100,23 +100,35 @@ class _Entry:
     version: str
     state: RunState | None
     references: tuple[Key, ...]
+    owner: str
+    """uid of the controlling owner, or ""."""
     document: bytes
 
 
 class Store:
     """All objects of our kinds in the namespaces served. Belongs to one event loop.
 
-    `parsed`: how many are kept parsed. `released` is called with the key of an object that something unfinished has ceased to refer to.
+    `parsed`: how many are kept parsed. `released` is called with the key of an object that something unfinished has ceased to refer to,
+    `owned` with the key of one that controls an object that changed, whoever changed it, or is gone.
     """
 
-    def __init__(self, names: Names, *, parsed: int = 500, released: Callable[[Key], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        *,
+        parsed: int = 500,
+        released: Callable[[Key], None] = lambda _: None,
+        owned: Callable[[Key], None] = lambda _: None,
+    ) -> None:
         self._names = names
         self._released = released
+        self._on_owned = owned
         self._objects: dict[Key, _Entry | SettledRun] = {}
         self._parsed: OrderedDict[Key, Resource] = OrderedDict()
         self._most_parsed = parsed
         self._keys: dict[str, Key] = {}
         self._referring: dict[Key, dict[Key, None]] = {}
+        self._owned: dict[str, dict[Key, None]] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -161,6 +173,11 @@ class Store:
         """Unfinished objects that refer to this one, which need not exist: Runs of a Pipeline, Pipelines and Runs of a Provider."""
         return list(self._referring.get(key, ()))
 
+    def owned(self, uid: str) -> list[Stored]:
+        """The objects that the object with this uid controls (metadata.ownerReferences), settled Runs in short form."""
+        found = (self.get(key) for key in self._owned.get(uid, ()))
+        return [stored for stored in found if stored is not None]
+
     def runs_by_state(self) -> Counter[str]:
         """Number of Runs in each state; those without one count as created."""
         return Counter(str(entry.state or RunState.CREATED) for key, entry in self._objects.items() if key.kind == "Run")
@@ -180,11 +197,14 @@ class Store:
             self._remove(key, before)
         self._objects[key] = entry
         self._keys[entry.uid] = key
+        if entry.owner:
+            self._owned.setdefault(entry.owner, {})[key] = None
         if isinstance(entry, _Entry) and isinstance(stored, Resource):
             self._keep_parsed(key, stored)
             for target in entry.references:
                 self._referring.setdefault(target, {})[key] = None
         self._release(before, entry)
+        self._tell_owner(entry)
         return True
 
     def drop(self, key: Key, uid: str = "") -> bool:
@@ -197,6 +217,7 @@ class Store:
         self._remove(key, entry)
         self._bury(entry.uid)
         self._release(entry, None)
+        self._tell_owner(entry)
         return True
 
     def _entry(self, model: Resource) -> _Entry:
@@ -205,6 +226,7 @@ class Store:
             version=model.metadata.resource_version,
             state=model.status.state if isinstance(model, Run) else None,
             references=tuple(self._references(model)),
+            owner=_owner(model),
             document=model.model_dump_json(by_alias=True, exclude_unset=True).encode(),
         )
 
@@ -218,6 +240,11 @@ class Store:
         del self._objects[key]
         self._parsed.pop(key, None)
         self._keys.pop(entry.uid, None)
+        if entry.owner:
+            owned = self._owned[entry.owner]
+            del owned[key]
+            if not owned:
+                del self._owned[entry.owner]
         for target in _references_of(entry):
             referrers = self._referring[target]
             del referrers[key]
@@ -227,6 +254,11 @@ class Store:
     def _release(self, before: _Entry | SettledRun | None, after: _Entry | SettledRun | None) -> None:
         for target in set(_references_of(before)).difference(_references_of(after)):
             self._released(target)
+
+    def _tell_owner(self, entry: _Entry | SettledRun) -> None:
+        owner = self._keys.get(entry.owner)
+        if owner is not None:
+            self._on_owned(owner)
 
     def _bury(self, uid: str) -> None:
         self._dead[uid] = None
@@ -246,6 +278,10 @@ class Store:
 
 def _references_of(entry: _Entry | SettledRun | None) -> tuple[Key, ...]:
     return entry.references if isinstance(entry, _Entry) else ()
+
+
+def _owner(model: Resource) -> str:
+    return sys.intern(next((owner.uid for owner in model.metadata.owner_references if owner.controller), ""))
 
 
 def _version(entry: _Entry | SettledRun) -> str:
@@ -283,7 +319,7 @@ def shorten(run: Run, names: Names) -> SettledRun:
         provider=sys.intern(status.provider or metadata.annotations.get(names.provider, "") or run.spec.provider),
         pipeline=sys.intern(run.spec.pipeline_name),
         pipeline_version=sys.intern(status.pipeline_version),
-        owner=sys.intern(next((owner.uid for owner in metadata.owner_references if owner.controller), "")),
+        owner=_owner(run),
         created=metadata.creation_timestamp.timestamp() if metadata.creation_timestamp else 0.0,
         ended=ended.timestamp() if ended else 0.0,
         ttl=run.spec.ttl_seconds_after_finished,

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kfp_operator.errors import ClusterError, ClusterUnavailable, ConfigurationError, Forbidden, Gone, NotFound
+from kfp_operator.errors import AlreadyExists, ClusterError, ClusterUnavailable, ConfigurationError, Forbidden, Gone, NotFound
 from kfp_operator.operator import credentials, kubeconfig
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import ServiceAccount, load_credentials
@@ -174,6 +174,17 @@ async def test_a_kind_that_is_not_installed_says_so(tmp_path: Path) -> None:
         with pytest.raises(NotFound, match=r"does not serve runs.kfp-operator.dev v1beta1: is its CustomResourceDefinition installed\?"):
             await cluster.get(RUN, "a", "team")
         assert not await cluster.serves(RUN)
+
+
+@pytest.mark.parametrize(("reason", "error"), [("AlreadyExists", AlreadyExists), ("Conflict", Conflict), ("", Conflict)])
+async def test_a_name_that_is_taken_is_told_from_other_conflicts(tmp_path: Path, reason: str, error: type[ClusterError]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "code": 409, "reason": reason, "message": "no"}, status=409)
+
+    async with client(tmp_path, answer) as cluster:
+        with pytest.raises(ClusterError, match="no") as raised:
+            await cluster.create(RUN, {"metadata": {"name": "a"}}, "team")
+    assert type(raised.value) is error
 
 
 async def test_every_request_is_counted_with_its_outcome(tmp_path: Path) -> None:

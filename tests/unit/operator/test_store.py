@@ -122,6 +122,38 @@ def test_a_pipeline_refers_to_its_provider() -> None:
     assert store.referring(PROVIDER) == [PIPELINE]
 
 
+def owned_by(uid: str) -> dict[str, Any]:
+    return {"ownerReferences": [{"uid": "other"}, {"uid": uid, "controller": True}]}
+
+
+def test_what_an_object_controls_is_found_whether_it_runs_or_is_settled() -> None:
+    store = store_of(run("a", uid="a", metadata=owned_by("o1")), settled("b", uid="b", metadata=owned_by("o1")), run("c", uid="c"))
+    assert [Key.of(stored).name for stored in store.owned("o1")] == ["a", "b"]
+    assert store.owned("other") == [], "it owns, but does not control"
+    assert store.owned("") == []
+    store.put(read("Run", run("a", uid="a", version="2"), NAMES))
+    store.drop(Key("Run", "team", "b"))
+    assert store.owned("o1") == []
+
+
+def test_an_owner_is_told_of_every_change_of_what_it_controls_and_of_its_end() -> None:
+    told: list[Key] = []
+    store = Store(NAMES, owned=told.append)
+    metadata = {"name": "nightly", "namespace": "team", "uid": "o1", "resourceVersion": "1"}
+    spec = {"pipeline": "train", "schedule": {"cronExpression": "@daily"}}
+    store.put(read("RunSchedule", {"metadata": metadata, "spec": spec}, NAMES))
+    store.put(read("Run", run(metadata=owned_by("o1")), NAMES))
+    assert told == [Key("RunSchedule", "team", "nightly")]
+    store.put(read("Run", run(metadata=owned_by("o1")), NAMES))
+    assert len(told) == 1, "nothing changed"
+    store.put(read("Run", settled(version="2", metadata=owned_by("o1")), NAMES))
+    assert len(told) == 2
+    store.drop(RUN, "u1")
+    assert len(told) == 3
+    store.put(read("Run", run("b", uid="b", metadata=owned_by("gone")), NAMES))
+    assert len(told) == 3
+
+
 def test_a_settled_run_is_kept_short_and_wakes_with_nobody() -> None:
     body = settled(metadata={"ownerReferences": [{"uid": "o1", "controller": True}]}, spec={"ttlSecondsAfterFinished": 60})
     store = store_of(body)
