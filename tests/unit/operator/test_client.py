@@ -11,7 +11,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kfp_operator.errors import AlreadyExists, ClusterError, ClusterUnavailable, ConfigurationError, Forbidden, Gone, NotFound
+from kfp_operator.errors import AlreadyExists, ClusterError, ClusterUnavailable, ConfigurationError, Conflict, Forbidden, Gone, NotFound
 from kfp_operator.operator import credentials, kubeconfig
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import ServiceAccount, load_credentials
