@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,nats,dev]'
 	@touch $@
 
-demo: setup ## Run the main job end to end and show it (KEEP=1: leave it running, KUBECONFIG=...: use that cluster)
+demo: setup ## Run the main job end to end and show it (SHOW=schedules: Runs that start by themselves, KEEP=1: leave it running, KUBECONFIG=...: use that cluster)
 	@$(BIN)/python -m examples.demo
 
 demo-down: setup ## End the demo that KEEP=1 left running

@@ -1,6 +1,7 @@
 """``python -m examples.demo``, what ``make demo`` runs; ``python -m examples.demo down`` ends one that was kept.
 
-The environment says how: ``KEEP=1`` leaves it running, ``TEST_KUBECONFIG`` names somebody's cluster.
+The environment says how: ``SHOW=schedules`` shows Runs that start by themselves instead of the main job, ``KEEP=1`` leaves it running,
+``TEST_KUBECONFIG`` names somebody's cluster.
 """
 
 import os
@@ -9,10 +10,12 @@ import sys
 from contextlib import ExitStack
 
 from examples.demo import kept
-from examples.demo.story import Story
+from examples.demo.main_job import MainJob
+from examples.demo.schedules import Schedules
 from examples.demo.text import Page
 
 _INTERRUPTED = 130
+STORIES = {"": MainJob, "schedules": Schedules}
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +24,9 @@ def main(arguments: list[str]) -> int:
         return kept.down()
     if arguments:
         print(__doc__, file=sys.stderr)
+        return 2
+    if (show := os.environ.get("SHOW", "")) not in STORIES:
+        print(f"SHOW={show} is none of the demos: {', '.join(filter(None, STORIES))}, or nothing for the main job", file=sys.stderr)
         return 2
     if os.environ.get("KEEP", "") not in ("", "0"):
         return kept.in_background(_demo)
@@ -36,7 +42,7 @@ def _demo(report: kept.Report | None) -> int:
     try:
         with ExitStack() as stack:
             try:
-                story = Story(page, stack)
+                story = STORIES[os.environ.get("SHOW", "")](page, stack)
                 good = story.tell(os.environ.get("TEST_KUBECONFIG", ""))
                 if good and report is not None:
                     kept.farewell(page, story)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from examples.demo.story import Story
 from examples.demo.text import Page
-from examples.demo.verdict import BAD
 from tests.cluster.folders import cache_folder, try_lock
 from tests.waiting import eventually
 
@@ -64,7 +63,7 @@ def down() -> int:
 
 def farewell(page: Page, story: Story) -> None:
     """Say how to use what is left running, and how to end it."""
-    place, server = story.place, story.server
+    place = story.place
     kubectl = place.cluster.kubectl_binary
     page.heading("It goes on in the background: try it")
     if shutil.which("kubectl") != str(kubectl):
@@ -73,16 +72,7 @@ def farewell(page: Page, story: Story) -> None:
     page.output(f"export KUBECONFIG={place.cluster.kubeconfig}", "bold")
     page.output(f"export KFPOP_NATS__SERVERS={story.nats.url} KFPOP_STATEDIR={story.operator.state}", "bold")
     page.say("")
-    body = '{"bill_length_mm": 50, "bill_depth_mm": 15, "flipper_length_mm": 220, "body_mass_g": 5000}'
-    create = f"kfp-operator runs create --generate-name penguin-{place.scope} --pipeline penguin-pipeline -p regularization=0.1"
-    for purpose, line in (
-        ("why the second one failed", f"kubectl describe mlr {BAD}{place.scope}"),
-        ("what it printed", f"kfp-operator runs logs {BAD}{place.scope} | tail -n 20"),
-        ("all events, the stored ones first", f"kfp-operator events watch{place.scope} --since 1h"),
-        ("another model", f"{create} --artifact serving-model=push:model --wait"),
-        ("what the server takes a penguin for", f"curl -s {server.url}/predict -d '{body}'"),
-        ("whether everything is as it should be", f"kfp-operator doctor{place.scope}"),
-    ):
+    for purpose, line in story.suggestions():
         page.say(f"# {purpose}", "dim")
         page.output(line, "bold")
     page.say("")

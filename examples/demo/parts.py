@@ -35,6 +35,7 @@ class Operator:
     def __init__(self, place: Place, nats: NatsServer, folder: Path) -> None:
         self.state = folder / "state"
         self._place = place
+        self._nats = nats
         self._port = free_port()
         flags = ["--kubeconfig", str(place.cluster.kubeconfig), "--nats", nats.url, "--state-dir", str(self.state)]
         flags += ["--http-port", str(self._port), *place.operator_flags]
@@ -52,12 +53,26 @@ class Operator:
         """What it says of itself."""
         return self._ready()[1]
 
+    def cli(self, *arguments: str, within: float = _LOG_WITHIN) -> str:
+        """What a command of ``kfp-operator`` prints, whose settings are this operator's; DemoError when it fails."""
+        result = self._command(*arguments, within=within)
+        if result.returncode != 0:
+            raise DemoError(f"kfp-operator {' '.join(arguments)} ended with {result.returncode}: {result.stdout}{result.stderr}")
+        return result.stdout
+
     def run_log(self, run: str) -> str:
         """What a Run printed, the end of it."""
-        where = ["--namespace", self._place.namespace, "--kubeconfig", str(self._place.cluster.kubeconfig), "--state-dir", str(self.state)]
-        command = [str(self._program), "runs", "logs", run, *where]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=_LOG_WITHIN, env=_environment({}), check=False)
+        result = self._command("runs", "logs", run, "--namespace", self._place.namespace)
         return "\n".join((result.stdout + result.stderr).splitlines()[-_LOG_LINES:])
+
+    def _command(self, *arguments: str, within: float = _LOG_WITHIN) -> "subprocess.CompletedProcess[str]":
+        settings = {
+            "KUBECONFIG": str(self._place.cluster.kubeconfig),
+            "KFPOP_NATS__SERVERS": self._nats.url,
+            "KFPOP_STATEDIR": str(self.state),
+        }
+        command = [str(self._program), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=within, env=_environment(settings), check=False)
 
     def stop(self) -> None:
         """Stop it, and kill what runs of its are left (they outlive an operator by design)."""

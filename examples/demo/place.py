@@ -21,7 +21,7 @@ from tests.cluster import Cluster, Progress, open_cluster
 
 ROOT = Path(__file__).parents[2]
 _DELETE_WITHIN = 60
-_KINDS = "runs,pipelines,providers"
+_KINDS = "runschedules,runconfigurations,runs,experiments,pipelines,providers"
 
 
 class Place:
@@ -39,9 +39,9 @@ class Place:
         self.page.command("kubectl apply -f crds/")
         self.page.output(self.kubectl("apply", "-f", ROOT / "crds"))
 
-    def manifests(self, folder: Path) -> tuple[str, Path]:
-        """The folder to apply, as people write it and as it is. `folder`: for copies."""
-        return "examples/penguin/", ROOT / "examples" / "penguin"
+    def manifests(self, folder: Path, *files: str) -> tuple[Sequence[str], Sequence[Path]]:
+        """What to apply, as people write it and as it is: files or folders below ``examples``. `folder`: for copies."""
+        return [f"examples/{file}" for file in files], [ROOT / "examples" / file for file in files]
 
     def leave(self) -> None:
         """Take everything away again; the cluster goes too."""
@@ -92,18 +92,26 @@ class GuestPlace(Place):
             self.page.output(self.kubectl("apply", "-f", file))
         self.kubectl("wait", "--for=condition=Established", "crd", *_crd_names())
 
-    def manifests(self, folder: Path) -> tuple[str, Path]:
-        """Copies whose Pipeline refers to the Provider of this namespace."""
-        copies = folder / "manifests"
-        copies.mkdir()
-        for file in (ROOT / "examples" / "penguin").glob("*.yaml"):
-            documents = list(yaml.safe_load_all(file.read_text()))
-            for document in documents:
-                if document["kind"] == "Pipeline":
-                    document["spec"]["provider"] = f"{self.namespace}/local"
-            (copies / file.name).write_text(yaml.safe_dump_all(documents, sort_keys=False))
-        self.page.say(f"(spec.provider of the Pipeline is {self.namespace}/local here)", "dim")
-        return f"examples/penguin/ -n {self.namespace}", copies
+    def manifests(self, folder: Path, *files: str) -> tuple[Sequence[str], Sequence[Path]]:
+        """Copies whose Pipelines refer to the Provider of this namespace."""
+        shown, originals = super().manifests(folder, *files)
+        copies = [folder / "manifests" / file.rstrip("/") for file in files]
+        for original, copy in zip(originals, copies, strict=True):
+            if original.is_dir():
+                for file in original.glob("*.yaml"):
+                    self._copy(file, copy / file.name)
+            else:
+                self._copy(original, copy)
+        self.page.say(f"(spec.provider of the Pipelines is {self.namespace}/local here)", "dim")
+        return shown, copies
+
+    def _copy(self, original: Path, copy: Path) -> None:
+        documents = list(yaml.safe_load_all(original.read_text()))
+        for document in documents:
+            if document["kind"] == "Pipeline":
+                document["spec"]["provider"] = f"{self.namespace}/local"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(yaml.safe_dump_all(documents, sort_keys=False))
 
     def leave(self) -> None:
         """Delete the demo's objects, its namespace, and the CRDs that it installed if nobody uses them."""
