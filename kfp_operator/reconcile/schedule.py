@@ -106,10 +106,15 @@ def identity(schedule: Schedule) -> str:
     parts = [
         " ".join(schedule.cron_expression.split()),
         schedule.time_zone or "UTC",
-        f"from {start.astimezone(UTC).isoformat()}" if start else "",
-        f"until {end.astimezone(UTC).isoformat()}" if end else "",
+        f"from {rfc3339(start)}" if start else "",
+        f"until {rfc3339(end)}" if end else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def rfc3339(time: datetime) -> str:
+    """As Kubernetes writes it: whole seconds of UTC."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def next_tick(timetable: Timetable, after: datetime) -> datetime | None:
@@ -168,7 +173,7 @@ def due(timetable: Timetable, *, last: datetime, now: datetime, deadline: timede
 @lru_cache(maxsize=4096)
 def _parse(expression: str, zone: str, start: datetime | None, end: datetime | None, field: str) -> Timetable:
     if start is not None and end is not None and end < start:
-        raise InvalidSpec(f"{end.isoformat()} is before startTime {start.isoformat()}", field=f"{field}.endTime", reason="InvalidSchedule")
+        raise InvalidSpec(f"{rfc3339(end)} is before startTime {rfc3339(start)}", field=f"{field}.endTime", reason="InvalidSchedule")
     found = _zone(zone, f"{field}.timeZone")
     return Timetable(_expression(expression, f"{field}.cronExpression"), found, start, end)
 
