@@ -146,8 +146,7 @@ def _find(
     if artifact is None:
         declared = sorted({a.name for a in configuration.spec.run.artifacts})
         remedy = "" if ref.output_artifact in declared else f"; its spec.run.artifacts declares {', '.join(declared) or 'none'}"
-        return missing(
-            "ArtifactNotFound", f"waits for artifact {ref.output_artifact}, which the latest succeeded run of {name} did not produce{remedy}"
-        )
+        lacking = f"the latest succeeded run of RunConfiguration {name} did not produce{remedy}"
+        return missing("ArtifactNotFound", f"waits for artifact {ref.output_artifact}, which {lacking}")
     run = f"{configuration.metadata.namespace}/{latest.name}" if latest.name else ""
     return Value(Parameter(name=parameter, value=artifact.location), name, run, latest.provider_id)
