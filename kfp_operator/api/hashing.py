@@ -4,10 +4,16 @@ Keeping the recipe keeps versions over a migration, so that nothing is compiled 
 from a few primitives (`text`, `pairs`, `items`, `json_map`, `canonical_json`), from which each kind composes its bytes. Order is that of
 UTF-8 bytes, which is that of code points, Python's own.
 
-================  =========================================================================================================
-Run               text(pipeline) text(experimentName) items(parameters) pairs(artifacts, paths normalised) text(pipeline version)
-Pipeline, inline  text("") text("pipelineSpec") text(canonical JSON) [text("platformSpec") text(canonical JSON)]
-================  =========================================================================================================
+===================  =====================================================================================================
+spec of a Run        text(pipeline) text(experimentName) items(parameters) pairs(artifacts, paths normalised)
+Run                  its spec, text(pipeline version)
+Experiment           text(description)
+Pipeline, inline     text("") text("pipelineSpec") text(canonical JSON) [text("platformSpec") text(canonical JSON)]
+Pipeline, of image   text(image) pairs(env) text(framework's name) json_map(framework's parameters); behind the image's tag
+===================  =====================================================================================================
+
+A parameter is text(name) text(value), and where it has valueFrom also text(name), text(namespace) of the RunConfiguration,
+text(outputArtifact) and text("true" or "false") for optional.
 
 The inline form is ours. It begins with an empty text, where the form for images has the image, which is never empty; what is
 hashed are the documents' values, so comments, order of keys and the way of writing numbers do not matter.
@@ -24,11 +30,19 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from kfp_operator.api.run import RunSpec
+from kfp_operator.api.experiment import ExperimentSpec
+from kfp_operator.api.pipeline import PipelineSpec
+from kfp_operator.api.run import Parameter, RunConfigurationRef, RunTemplate
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HOST = r"(?:[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?P<name>(?:{_HOST}/)?{_PART}(?:/{_PART})*)(?::(?P<tag>\w[\w.-]{{0,127}}))?(?:@(?P<digest>[\w+.-]+:[0-9a-fA-F]{{32,}}))?", re.ASCII
+)
+"""Grammar of an image reference (distribution/reference)."""
 
 
 def text(value: str) -> bytes:
@@ -64,20 +78,66 @@ def inline_version(documents: Mapping[str, Any]) -> str:
     return digest(encoded)
 
 
-def run_spec(spec: RunSpec) -> bytes:
+def image_version(spec: PipelineSpec) -> str:
+    """The version of a Pipeline that is compiled in an image: the image's tag, "-" and the hash; the hash alone when it has none."""
+    framework = spec.framework
+    hashed = digest(
+        text(spec.image)
+        + pairs((variable.name, variable.value) for variable in spec.env)
+        + (text(framework.name) + json_map(framework.parameters) if framework is not None else text(""))
+    )
+    tag = image_tag(spec.image)
+    return f"{tag}-{hashed}" if tag else hashed
+
+
+def image_tag(image: str) -> str:
+    """The tag of an image reference: "latest" when it names neither tag nor digest; "" when it names a digest alone, or is none."""
+    found = _IMAGE.fullmatch(image)
+    if found is None or len(found["name"]) > 255:
+        return ""
+    return found["tag"] or ("" if found["digest"] else "latest")
+
+
+def experiment_version(spec: ExperimentSpec) -> str:
+    """The version of an Experiment: of what can be changed in it."""
+    return digest(text(spec.description))
+
+
+def run_spec(spec: RunTemplate) -> bytes:
     """What a Run is asked to execute. Values that are no strings, which the Go operator does not have, count as their JSON."""
-    parameters = ((p.name, p.value if isinstance(p.value, str) else canonical_json(p.value)) for p in spec.parameters)
     return (
         text(spec.pipeline)
         + text(spec.experiment_name)
-        + items(text(name) + text(value) for name, value in sorted(parameters))
+        + items(encoded for _, encoded in sorted(_parameter(parameter) for parameter in spec.parameters))
         + pairs((artifact.name, artifact.normal_path) for artifact in spec.artifacts)
     )
 
 
-def run_version(spec: RunSpec, pipeline_version: str) -> str:
+def run_spec_version(spec: RunTemplate) -> str:
+    """The version of a RunConfiguration's template: another one means that something else is executed."""
+    return digest(run_spec(spec))
+
+
+def run_version(spec: RunTemplate, pipeline_version: str) -> str:
     """The version of a Run that is bound to a version of its Pipeline."""
     return digest(run_spec(spec) + text(pipeline_version))
+
+
+def _parameter(parameter: Parameter) -> tuple[tuple[str | bool, ...], bytes]:
+    """A parameter's place in the order, and its bytes. No value and null count as the empty string."""
+    given = parameter.value
+    value = given if isinstance(given, str) else "" if given is None else canonical_json(given)
+    plain = text(parameter.name) + text(value)
+    ref = parameter.value_from.run_configuration_ref if parameter.value_from is not None else None
+    if ref is None:
+        return (parameter.name, value, False), plain
+    place = (parameter.name, value, True, ref.name, ref.output_artifact, ref.optional)
+    return place, plain + _reference(ref)
+
+
+def _reference(ref: RunConfigurationRef) -> bytes:
+    namespace, _, name = ref.name.rpartition("/")
+    return text(name) + text(namespace) + text(ref.output_artifact) + text("true" if ref.optional else "false")
 
 
 def canonical_json(value: Any) -> str:

@@ -1,10 +1,14 @@
 """Names that depend on the API group: finalizer, labels, annotations. The group is a setting, so they are computed, not constants."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 DEFAULT_GROUP = "kfp-operator.dev"
+GO_GROUP = "pipelines.kubeflow.org"
+"""The group of the Go operator, which a cluster that moves from it may keep."""
+GO_FINALIZER = "finalizer.pipelines.kubeflow.org"
+"""What the Go operator has put on Pipelines, Runs, Experiments and RunSchedules."""
 VERSION = "v1beta1"
 
 
@@ -23,6 +27,23 @@ class Names:
     def finalizer(self) -> str:
         """Finalizer: the backend still has something of this object."""
         return f"{self.group}/cleanup"
+
+    def finalizers(self) -> frozenset[str]:
+        """Every finalizer that is ours to remove.
+
+        Under the Go operator's group its finalizer is among them: the CRDs are ours then, so that one no longer runs, and nobody else
+        would let the objects go.
+        """
+        return frozenset({self.finalizer, GO_FINALIZER} if self.group == GO_GROUP else {self.finalizer})
+
+    def held(self, finalizers: Iterable[str]) -> bool:
+        """Whether an object's finalizers wait for us."""
+        return not self.finalizers().isdisjoint(finalizers)
+
+    def released(self, finalizers: Iterable[str]) -> list[str]:
+        """What is left of an object's finalizers once we let it go."""
+        ours = self.finalizers()
+        return [finalizer for finalizer in finalizers if finalizer not in ours]
 
     @property
     def completed(self) -> str:

@@ -5,9 +5,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kfp_operator.api.meta import REQUIRED_NAMESPACED_NAME, Model, Resource, Status
-from kfp_operator.api.schema import DNS_SUBDOMAIN, MAX_NAME, MAX_NAMESPACED_NAME, Enforced, exactly_one_of, immutable, matches
+from kfp_operator.api.schema import (
+    DNS_SUBDOMAIN,
+    MAX_NAME,
+    MAX_NAMESPACED_NAME,
+    Enforced,
+    Rule,
+    exactly_one_of,
+    immutable,
+    keyed_by,
+    matches,
+)
 
-SOURCES = ("pipelineSpec", "pipelineSpecFrom")
+SOURCES = ("pipelineSpec", "pipelineSpecFrom", "image")
 """Exactly one of them says what the pipeline is."""
 REFERENCES = ("configMapKeyRef",)
 """Exactly one of them says where the pipeline is kept."""
@@ -37,6 +47,22 @@ class PipelineSource(Model):
     config_map_key_ref: ConfigMapKeyRef | None = Field(None, description="A key of a ConfigMap. A change of it makes a new version.")
 
 
+class EnvironmentVariable(Model):
+    """A variable that the code sees while it is compiled."""
+
+    name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="Name of the variable.")
+    value: Annotated[str, Enforced(max_length=32768)] = Field(description="Its value.")
+
+
+class Framework(Model):
+    """How the pipeline in the image is compiled."""
+
+    name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="Name of a framework of the Provider, as kfpsdk.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="What the framework needs to know, as pipeline: module.function for kfpsdk."
+    )
+
+
 class PipelineSpec(Model):
     """What the pipeline is, and where it runs."""
 
@@ -44,8 +70,11 @@ class PipelineSpec(Model):
         immutable("provider", "spec.provider of a Pipeline cannot be changed: create another Pipeline for the other Provider"),
         exactly_one_of(
             SOURCES,
-            "exactly one of spec.pipelineSpec and spec.pipelineSpecFrom must be set: the compiled pipeline itself, or where it is kept",
+            "exactly one of spec.pipelineSpec, spec.pipelineSpecFrom and spec.image must be set: "
+            "the compiled pipeline itself, where it is kept, or the image that it is compiled in",
         ),
+        Rule("has(self.image) == has(self.framework)", "spec.framework says how spec.image is compiled: set both or none", ".framework"),
+        Rule("!has(self.env) || has(self.image)", "spec.env is for spec.image: it has no meaning for a compiled pipeline", ".env"),
     )
 
     provider: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME, rules=(REQUIRED_NAMESPACED_NAME,))] = Field(
@@ -61,6 +90,17 @@ class PipelineSpec(Model):
     )
     """The IR document, or ``{pipelineSpec, platformSpec}`` of both documents."""
     pipeline_spec_from: PipelineSource | None = Field(None, description="Where the compiled pipeline is kept, instead of pipelineSpec.")
+    image: Annotated[str, Enforced(min_length=1, max_length=512)] = Field(
+        "",
+        description=(
+            "An image that holds the pipeline's code, instead of pipelineSpec. Taken, as manifests of other operators have it, but not "
+            "compiled yet: compile the code with kfp-operator pipelines build and set pipelineSpec."
+        ),
+    )
+    framework: Framework | None = Field(None, description="How the pipeline in the image is compiled.")
+    env: Annotated[list[EnvironmentVariable], keyed_by("name", 256)] = Field(
+        default_factory=list, description="Variables that the code in the image sees while it is compiled."
+    )
     revision_history_limit: Annotated[int, Enforced(minimum=0, maximum=100)] = Field(
         5, description="How many older versions are kept; a version that a Run refers to is kept in any case."
     )

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 from kfp_operator.api import hashing
 from kfp_operator.api.names import Names
@@ -18,13 +17,12 @@ from kfp_operator.errors import (
     Forbidden,
     InvalidSpec,
     NotFound,
-    Permanent,
     ProviderError,
     Retryable,
     Unprocessable,
 )
 from kfp_operator.operator.backends import Backends
-from kfp_operator.operator.backoff import backoff
+from kfp_operator.operator.backoff import Trouble
 from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Revisions, Wake
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.providers import ir
@@ -40,17 +38,6 @@ MAX_BACKOFF = 60.0
 UNCHECKED_AGAIN = 5.0
 
 ReadConfigMap = Callable[[str, str], Awaitable[Mapping[str, str | bytes]]]
-
-
-@dataclass(slots=True)
-class Trouble:
-    """What the provider failed in last."""
-
-    message: str = ""
-    refused: str = ""
-    """Its reason when it is final; "": it may pass."""
-    failures: int = 0
-    not_before: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -135,15 +122,15 @@ class PipelineController:
             if action is None:
                 return decision.again
             remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider)
-            if remote and desk.trouble.not_before is not None and self._now() < desk.trouble.not_before:
-                return (desk.trouble.not_before - self._now()).total_seconds()
+            if remote and (left := desk.trouble.left(self._now())) > 0:
+                return left
             self._guard()
             try:
                 after = await self._act(pipeline, desk, source, action)
             except (Conflict, NotFound):
                 after = await self._fresh(key)
             except ProviderError as error:
-                self._put_off(desk, error)
+                desk.trouble = desk.trouble.after(error, self._now(), most=MAX_BACKOFF)
                 continue
             except InvalidSpec as error:
                 source = Source(problem=str(error), reason=error.reason)
@@ -166,11 +153,12 @@ class PipelineController:
         match action:
             case decisions.AddFinalizer():
                 return self._stored(
-                    await self._objects.patch_metadata(pipeline, {"finalizers": [*pipeline.metadata.finalizers, names.finalizer]})
+                    await self._objects.patch_metadata(
+                        pipeline, {"finalizers": [*names.released(pipeline.metadata.finalizers), names.finalizer]}
+                    )
                 )
             case decisions.RemoveFinalizer():
-                kept = [f for f in pipeline.metadata.finalizers if f != names.finalizer]
-                await self._objects.patch_metadata(pipeline, {"finalizers": kept})
+                await self._objects.patch_metadata(pipeline, {"finalizers": names.released(pipeline.metadata.finalizers)})
                 return None
             case decisions.Keep(number):
                 await self._revisions.create(pipeline, source.version, source.documents or {}, number)
@@ -196,8 +184,7 @@ class PipelineController:
                 if backend is None:
                     raise Retryable(f"Provider {pipeline.spec.provider} is not open", reason="ProviderNotReady")
                 await backend.provider.delete_pipeline(pipeline.status.provider_id)
-                kept = [f for f in pipeline.metadata.finalizers if f != names.finalizer]
-                await self._objects.patch_metadata(pipeline, {"finalizers": kept})
+                await self._objects.patch_metadata(pipeline, {"finalizers": names.released(pipeline.metadata.finalizers)})
                 return None
             case decisions.Prune(revisions):
                 for name in revisions:
@@ -258,6 +245,13 @@ class PipelineController:
 
     async def _compiled(self, pipeline: Pipeline) -> PipelineIR:
         spec, namespace = pipeline.spec, pipeline.metadata.namespace
+        if spec.image:
+            raise InvalidSpec(
+                f"version {hashing.image_version(spec)} would be compiled in {spec.image}, which this operator cannot do yet; "
+                "compile the code with kfp-operator pipelines build, and apply what it prints, which has spec.pipelineSpec instead",
+                field="spec.image",
+                reason="CompileNotSupported",
+            )
         if spec.pipeline_spec is not None:
             return ir.parse_ir(spec.pipeline_spec, field="spec.pipelineSpec")
         ref = spec.pipeline_spec_from.config_map_key_ref if spec.pipeline_spec_from is not None else None
@@ -306,11 +300,6 @@ class PipelineController:
         tried = (source.version, backend.generation if backend is not None else 0, pipeline.metadata.deletion_timestamp is not None)
         if desk.tried != tried:
             desk.tried, desk.trouble = tried, Trouble()
-
-    def _put_off(self, desk: Desk, error: ProviderError) -> None:
-        failures, final = desk.trouble.failures + 1, isinstance(error, Permanent)
-        delay = MAX_BACKOFF if final else backoff(failures, most=MAX_BACKOFF)
-        desk.trouble = Trouble(str(error), error.reason if final else "", failures, self._now() + timedelta(seconds=delay))
 
 
 def _reason(pipeline: Pipeline) -> str:

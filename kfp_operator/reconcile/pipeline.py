@@ -127,7 +127,7 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
     pipeline = s.pipeline
     finalizer = s.names.finalizer in pipeline.metadata.finalizers
     if pipeline.metadata.deletion_timestamp is not None:
-        return _deleted(s, finalizer)
+        return _deleted(s)
     again = SOURCE_AGAIN if pipeline.spec.pipeline_spec_from is not None else None
     if s.source.documents is None:
         if s.source.waits:
@@ -139,7 +139,7 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
                 again=5,
             )
         return _write(s, conditions.failed(s.source.reason, s.source.problem), SyncState.FAILED, s.source.problem, again=again)
-    if blocker := _provider_blocker(s):
+    if blocker := provider_blocker(s.provider, pipeline.spec.provider, pipeline.metadata.namespace, _syncing(pipeline)):
         return _write(s, blocker, _syncing(pipeline), blocker[0].message, again=again)
     clash = next((r for r in s.revisions if r.version == s.source.version and r.digest != s.digest), None)
     if clash is not None:
@@ -169,22 +169,22 @@ def _syncing(pipeline: Pipeline) -> SyncState:
     return SyncState.UPDATING if pipeline.status.version else SyncState.CREATING
 
 
-def _provider_blocker(s: PipelineSituation) -> list[Wish] | None:
-    wanted, namespace, state = s.pipeline.spec.provider, s.pipeline.metadata.namespace, _syncing(s.pipeline)
-    if s.provider is None or s.provider.resource.metadata.deletion_timestamp is not None:
+def provider_blocker(provider: ProviderView | None, wanted: str, namespace: str, state: SyncState) -> list[Wish] | None:
+    """What the conditions say while an object of `namespace` cannot use the Provider it wants; the first tells why. None: it can."""
+    if provider is None or provider.resource.metadata.deletion_timestamp is not None:
         return conditions.progressing("ProviderNotFound", f"waits for Provider {wanted}, which does not exist; create it", state=state)
-    if not allows(s.provider.resource, namespace):
+    if not allows(provider.resource, namespace):
         message = f"Provider {wanted} does not serve namespace {namespace}; its owner can add it to spec.allowedNamespaces"
         return conditions.progressing("ProviderForbidden", message, state=state, stalled=True)
-    if not s.provider.usable:
-        message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
-        stalled = conditions.stalled(s.provider.resource.status.conditions)
+    if not provider.usable:
+        message = f"waits for Provider {wanted}: {provider.message or 'it is not ready'}"
+        stalled = conditions.stalled(provider.resource.status.conditions)
         return conditions.progressing("ProviderNotReady", message, state=state, stalled=stalled)
     return None
 
 
-def _deleted(s: PipelineSituation, finalizer: bool) -> PipelineDecision:
-    if not finalizer:
+def _deleted(s: PipelineSituation) -> PipelineDecision:
+    if not s.names.held(s.pipeline.metadata.finalizers):
         return PipelineDecision()
     released = s.names.force_release in s.pipeline.metadata.annotations or s.pipeline.spec.deletion_policy == "Orphan"
     if released or not s.pipeline.status.provider_id or s.provider is None:

@@ -62,7 +62,7 @@ def test_what_the_api_server_stores_is_what_the_repository_says(kubectl: Kubectl
 
 PROVIDER = 'must be "namespace/name" of a Provider'
 PIPELINE = 'must be the "name" or "name:version" of a Pipeline'
-SOURCE = "exactly one of spec.pipelineSpec and spec.pipelineSpecFrom must be set"
+SOURCE = "exactly one of spec.pipelineSpec, spec.pipelineSpecFrom and spec.image must be set"
 PATH = 'must be "component:output"'
 REFUSED: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "no-pipeline": ("Run", {}, "spec.pipeline", "Required value"),

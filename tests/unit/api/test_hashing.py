@@ -7,7 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kfp_operator.api.hashing import canonical_json, digest, inline_version, items, json_map, pairs, run_spec, run_version, text
+from kfp_operator.api.experiment import ExperimentSpec
+from kfp_operator.api.hashing import (
+    canonical_json,
+    digest,
+    experiment_version,
+    image_tag,
+    image_version,
+    inline_version,
+    items,
+    json_map,
+    pairs,
+    run_spec,
+    run_spec_version,
+    run_version,
+    text,
+)
+from kfp_operator.api.pipeline import PipelineSpec
 from kfp_operator.api.run import ArtifactDefinition, Parameter, RunSpec
 
 
@@ -51,6 +67,106 @@ PENGUIN_SCHEDULE = (
 )
 def test_the_primitives_give_the_versions_of_the_go_operator(encoded: bytes, version: str) -> None:
     assert digest(encoded) == version
+
+
+PENGUIN = {
+    "pipeline": "penguin-pipeline",
+    "experimentName": "penguin-experiment",
+    "parameters": [
+        {"name": "TRAINING_RUNS", "value": "100"},
+        {"name": "EXAMPLES", "valueFrom": {"runConfigurationRef": {"name": "base/rc", "outputArtifact": "examples"}}},
+    ],
+    "artifacts": [{"name": "serving-model", "path": "Pusher:pushed_model:0[pushed == 1]"}],
+}
+
+
+def test_a_run_with_a_parameter_from_a_run_configuration_has_the_go_operators_version() -> None:
+    spec = RunSpec.model_validate(PENGUIN)
+    assert run_spec_version(spec) == "77a440"
+    assert run_version(spec, "v1-abcdef") == "a1d1af"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"name": "base/rc", "outputArtifact": "examples", "optional": True},
+        {"name": "base/rc", "outputArtifact": "schema"},
+        {"name": "other/rc", "outputArtifact": "examples"},
+        {"name": "rc", "outputArtifact": "examples"},
+    ],
+)
+def test_a_runs_version_follows_each_part_of_where_a_value_comes_from(reference: dict[str, Any]) -> None:
+    changed = PENGUIN | {
+        "parameters": [{"name": "EXAMPLES", "valueFrom": {"runConfigurationRef": reference}}, {"name": "TRAINING_RUNS", "value": "100"}]
+    }
+    assert run_spec_version(RunSpec.model_validate(changed)) != "77a440"
+
+
+def test_no_value_and_null_count_as_the_empty_string_for_the_version() -> None:
+    """The Go operator has strings only, and leaves an empty one out of what it writes."""
+    without, null, empty = ({"pipeline": "p", "parameters": [{"name": "a"} | value]} for value in ({}, {"value": None}, {"value": ""}))
+    assert len({run_spec_version(RunSpec.model_validate(spec)) for spec in (without, null, empty)}) == 1
+
+
+def test_an_experiments_version_is_the_go_operators() -> None:
+    assert experiment_version(ExperimentSpec(provider="a/b", description="An experiment")) == "b16e9a"
+
+
+@pytest.mark.parametrize(
+    ("spec", "version"),
+    [
+        (
+            {
+                "image": "quickstart:v1",
+                "env": [{"name": "TRAINING_RUNS", "value": "100"}],
+                "framework": {"name": "tfx", "parameters": {"components": "base_pipeline.create_components"}},
+            },
+            "v1-49e208",
+        ),
+        (
+            {
+                "image": "quickstart:v1",
+                "framework": {"name": "kfpsdk", "parameters": {"pipeline": "getting_started.pipeline.add_pipeline"}},
+            },
+            "v1-0cf383",
+        ),
+    ],
+)
+def test_a_pipeline_of_an_image_has_the_go_operators_version(spec: dict[str, Any], version: str) -> None:
+    assert image_version(PipelineSpec.model_validate({"provider": "a/b"} | spec)) == version
+
+
+SHA = "sha256:" + "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [
+        ("quickstart", "latest"),
+        ("quickstart:v1", "v1"),
+        ("localhost:5000/team/quickstart", "latest"),
+        ("localhost:5000/team/quickstart:V1.0_rc-2", "V1.0_rc-2"),
+        ("registry.example.org/a/b__c/d.e-f:v1", "v1"),
+        ("Registry.Example.org/a:v1", "v1"),
+        (f"quickstart@{SHA}", ""),
+        (f"quickstart:v1@{SHA}", "v1"),
+        ("team/Quickstart:v1", ""),
+        ("quickstart:", ""),
+        ("quickstart:-v1", ""),
+        ("a//b:v1", ""),
+        ("https://registry.example.org/a:v1", ""),
+        ("a/" * 127 + "ab:v1", ""),
+        ("", ""),
+    ],
+)
+def test_the_tag_of_an_image_is_told_from_ports_and_digests(image: str, tag: str) -> None:
+    assert image_tag(image) == tag
+
+
+def test_a_pipeline_of_an_image_without_a_tag_has_the_hash_alone() -> None:
+    spec = PipelineSpec.model_validate({"provider": "a/b", "image": f"quickstart@{SHA}", "framework": {"name": "kfpsdk"}})
+    assert "-" not in image_version(spec)
+    assert len(image_version(spec)) == 6
 
 
 def test_a_run_of_nothing_but_a_pipeline_has_the_go_operators_version() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from kfp_operator.api.names import Names, label_value, labelled, name_in
+from kfp_operator.api.names import GO_FINALIZER, Names, label_value, labelled, name_in
 
 LONG = "a-run-configuration-whose-name-is-longer-than-what-a-label-of-kubernetes-holds"
 
@@ -37,3 +37,17 @@ def test_an_annotation_that_does_not_belong_to_the_label_is_not_believed() -> No
     assert name_in("k", labels, {"k": "another"}) == label_value(LONG)
     assert name_in("k", {}, {"k": "another"}) == ""
     assert name_in("k", {}, {}) == ""
+
+
+def test_only_our_own_finalizer_is_ours() -> None:
+    names = Names()
+    others = [GO_FINALIZER, "kfp-operator.dev/other", "example.org/hold"]
+    assert not names.held(others)
+    assert names.held([*others, names.finalizer])
+    assert names.released([others[0], names.finalizer, *others[1:]]) == others
+
+
+def test_under_the_go_operators_group_its_finalizer_is_ours_too() -> None:
+    names = Names("pipelines.kubeflow.org")
+    assert names.held([GO_FINALIZER])
+    assert names.released(["example.org/hold", GO_FINALIZER, names.finalizer]) == ["example.org/hold"]
