@@ -61,7 +61,8 @@ class Candidate:
             self.process = subprocess.Popen(command, stdout=out, stdin=subprocess.DEVNULL)
 
     def lines(self, word: str) -> list[float]:
-        return [float(line.split()[1]) for line in self.log.read_text().splitlines() if line.startswith(word)]
+        whole = self.log.read_text().rpartition("\n")[0]  # the last line may be half written
+        return [float(line.split()[1]) for line in whole.splitlines() if line.startswith(word)]
 
     @property
     def acts(self) -> list[float]:
