@@ -144,6 +144,20 @@ def events_undelivered(reason: str, message: str) -> Wish:
     return Wish("EventsDelivered", "False", reason, message)
 
 
+def scheduling(reason: str, message: str = "") -> list[Wish]:
+    """A RunSchedule or RunConfiguration that does what its spec says; `reason`: Scheduled, Suspended, Ended, ..."""
+    return [Wish("Ready", "True", reason, message), Wish("Synchronized", "True", SyncState.SUCCEEDED)]
+
+
+def start_refused(reason: str, message: str) -> list[Wish]:
+    """A RunSchedule or RunConfiguration whose Run cannot be started now; it is tried again."""
+    return [
+        Wish("Ready", "False", reason, message),
+        Wish("Synchronized", "True", SyncState.SUCCEEDED),
+        Wish("Reconciling", "True", reason, message),
+    ]
+
+
 def synced(message: str = "") -> list[Wish]:
     """A Provider or Pipeline that is as its spec says."""
     return [Wish("Ready", "True", SyncState.SUCCEEDED, message), Wish("Synchronized", "True", SyncState.SUCCEEDED, message)]

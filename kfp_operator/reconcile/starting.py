@@ -17,9 +17,6 @@ from kfp_operator.api.schedule import ActiveRun, ConcurrencyPolicy
 from kfp_operator.api.states import RunState
 from kfp_operator.reconcile.schedule import rfc3339
 
-MAX_OWNER_NAME = 200
-"""Characters of an owner's name: a Run's name has more to say and may have 253."""
-
 
 @dataclass(frozen=True, slots=True)
 class OwnedRun:
