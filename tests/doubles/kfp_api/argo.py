@@ -40,10 +40,13 @@ class Argo:
         report: Stores the state of a Workflow in the server's database, as the persistence agent has it done; False: no such run.
         report_delay: Seconds from a change to its report.
         stop_delay: Seconds from the request to stop to the end.
+        first: Number of the first Workflow: names are made of it.
 
     """
 
-    def __init__(self, script: Script, report: Callable[[Workflow, datetime], bool], *, report_delay: float, stop_delay: float) -> None:
+    def __init__(
+        self, script: Script, report: Callable[[Workflow, datetime], bool], *, report_delay: float, stop_delay: float, first: int = 1
+    ) -> None:
         self.script = script
         self.listeners: list[Listener] = []
         self.workflows: dict[str, Workflow] = {}
@@ -55,7 +58,7 @@ class Argo:
         self._stop_delay = timedelta(seconds=stop_delay)
         self._open: dict[str, Workflow] = {}
         self._reports: list[tuple[datetime, Workflow]] = []
-        self._count = itertools.count(1)
+        self._count = itertools.count(first)
         self._version = itertools.count(1)
 
     def create(
