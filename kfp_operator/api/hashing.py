@@ -4,16 +4,19 @@ Keeping the recipe keeps versions over a migration, so that nothing is compiled 
 from a few primitives (`text`, `pairs`, `items`, `json_map`, `canonical_json`), from which each kind composes its bytes. Order is that of
 UTF-8 bytes, which is that of code points, Python's own.
 
-===================  =====================================================================================================
+===================  ==============================================================================================================
 spec of a Run        text(pipeline) text(experimentName) items(parameters) pairs(artifacts, paths normalised)
 Run                  its spec, text(pipeline version)
+RunSchedule          spec of a Run, text(cronExpression), and those that are set of text(startTime) text(endTime) text(timeZone)
 Experiment           text(description)
 Pipeline, inline     text("") text("pipelineSpec") text(canonical JSON) [text("platformSpec") text(canonical JSON)]
 Pipeline, of image   text(image) pairs(env) text(framework's name) json_map(framework's parameters); behind the image's tag
-===================  =====================================================================================================
+===================  ==============================================================================================================
 
 A parameter is text(name) text(value), and where it has valueFrom also text(name), text(namespace) of the RunConfiguration,
 text(outputArtifact) and text("true" or "false") for optional.
+
+Times are in Go's own notation and in UTC; the Go operator, which has no time zones, writes them in its own.
 
 The inline form is ours. It begins with an empty text, where the form for images has the image, which is never empty; what is
 hashed are the documents' values, so comments, order of keys and the way of writing numbers do not matter.
@@ -27,12 +30,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 from kfp_operator.api.experiment import ExperimentSpec
 from kfp_operator.api.pipeline import PipelineSpec
 from kfp_operator.api.run import Parameter, RunConfigurationRef, RunTemplate
+from kfp_operator.api.run_schedule import RunScheduleSpec
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ESCAPED = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
@@ -121,6 +126,18 @@ def run_spec_version(spec: RunTemplate) -> str:
 def run_version(spec: RunTemplate, pipeline_version: str) -> str:
     """The version of a Run that is bound to a version of its Pipeline."""
     return digest(run_spec(spec) + text(pipeline_version))
+
+
+def run_schedule_version(spec: RunScheduleSpec) -> str:
+    """The version of a RunSchedule: of what it executes, and when."""
+    schedule = spec.schedule
+    times = (text(_go_time(time)) for time in (schedule.start_time, schedule.end_time) if time is not None)
+    zone = text(schedule.time_zone) if schedule.time_zone else b""
+    return digest(run_spec(spec.template) + text(schedule.cron_expression) + b"".join(times) + zone)
+
+
+def _go_time(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
 
 
 def _parameter(parameter: Parameter) -> tuple[tuple[str | bool, ...], bytes]:

@@ -18,6 +18,7 @@ from kfp_operator.api.hashing import (
     items,
     json_map,
     pairs,
+    run_schedule_version,
     run_spec,
     run_spec_version,
     run_version,
@@ -25,6 +26,7 @@ from kfp_operator.api.hashing import (
 )
 from kfp_operator.api.pipeline import PipelineSpec
 from kfp_operator.api.run import ArtifactDefinition, Parameter, RunSpec
+from kfp_operator.api.run_schedule import RunScheduleSpec
 
 
 def image_pipeline(image: str, env: dict[str, str], framework: str, parameters: dict[str, Any]) -> bytes:
@@ -171,6 +173,37 @@ def test_a_pipeline_of_an_image_without_a_tag_has_the_hash_alone() -> None:
 
 def test_a_run_of_nothing_but_a_pipeline_has_the_go_operators_version() -> None:
     assert run_version(RunSpec(pipeline="p"), "") == "f6e641"
+
+
+SCHEDULE: dict[str, Any] = {
+    "pipeline": "penguin-pipeline",
+    "experimentName": "penguin-experiment",
+    "parameters": [{"name": "TRAINING_RUNS", "value": "100"}],
+    "artifacts": [{"name": "serving-model", "path": "Pusher:pushed_model:0[pushed == 1]"}],
+    "schedule": {"cronExpression": "0 * * * *", "startTime": "2024-01-01T00:00:00Z", "endTime": "2024-12-31T23:59:59Z"},
+}
+
+
+def test_a_schedule_has_the_go_operators_version_in_whatever_zone_its_times_are_written() -> None:
+    assert run_schedule_version(RunScheduleSpec.model_validate(SCHEDULE)) == "30e59e"
+    elsewhere = SCHEDULE["schedule"] | {"startTime": "2024-01-01T05:30:00+05:30"}
+    assert run_schedule_version(RunScheduleSpec.model_validate(SCHEDULE | {"schedule": elsewhere})) == "30e59e"
+
+
+@pytest.mark.parametrize(
+    ("change", "new"),
+    [
+        ({"pipeline": "p:v1"}, True),
+        ({"parameters": []}, True),
+        ({"schedule": {"cronExpression": "1 * * * *"}}, True),
+        ({"schedule": SCHEDULE["schedule"] | {"timeZone": "Europe/Paris"}}, True),
+        ({"schedule": SCHEDULE["schedule"] | {"endTime": None}}, True),
+        ({"suspend": True}, False),
+        ({"concurrencyPolicy": "Forbid", "successfulRunsHistoryLimit": 1}, False),
+    ],
+)
+def test_a_schedules_version_is_of_what_it_executes_and_when(change: dict[str, Any], new: bool) -> None:
+    assert (run_schedule_version(RunScheduleSpec.model_validate(SCHEDULE | change)) != "30e59e") is new
 
 
 def test_a_run_is_encoded_as_the_go_operator_does_whatever_the_order_of_its_lists() -> None:
