@@ -26,6 +26,7 @@ from kfp_operator.operator import logging as logs
 from kfp_operator.operator import nats_server
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.client import Cluster
+from kfp_operator.operator.configuration_projector import ConfigurationProjector
 from kfp_operator.operator.credentials import Credentials, load_credentials
 from kfp_operator.operator.guarded import GuardedProvider
 from kfp_operator.operator.health import Check, Health
@@ -41,6 +42,7 @@ from kfp_operator.operator.projector import DURABLE, AsyncioTimers, Projector
 from kfp_operator.operator.provider_controller import ProviderController
 from kfp_operator.operator.queue import QueueShutDown, WorkQueue
 from kfp_operator.operator.resources import Kinds
+from kfp_operator.operator.run_configuration_controller import RunConfigurationController
 from kfp_operator.operator.run_controller import RunController
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
@@ -153,6 +155,18 @@ class Operator:
             artifact_deadline=timedelta(seconds=settings.events.artifact_deadline),
             project=lambda event: self.projector.take(event),
         )
+        self.run_configurations = RunConfigurationController(
+            store=self.store,
+            objects=objects,
+            versions_of=self.pipelines.versions_of,
+            recorder=self.recorder,
+            guard=guard,
+            now=now,
+            names=self.names,
+        )
+        configurations = ConfigurationProjector(
+            store=self.store, objects=objects, metrics=self.metrics, guard=guard, wake=self.queue.add
+        )
         self.projector = Projector(
             subjects=self.subjects,
             store=self.store,
@@ -165,9 +179,15 @@ class Operator:
             names=self.names,
             replay_window=timedelta(seconds=settings.events.replay_window),
             saw=self.runs.saw,
+            record=configurations.record,
             wake=self.queue.add,
         )
-        self.controllers: dict[str, Controller] = {"Provider": self.providers, "Pipeline": self.pipelines, "Run": self.runs}
+        self.controllers: dict[str, Controller] = {
+            "Provider": self.providers,
+            "Pipeline": self.pipelines,
+            "RunConfiguration": self.run_configurations,
+            "Run": self.runs,
+        }
         self.metrics.observe(
             Observed(
                 runs=self.store.runs_by_state,

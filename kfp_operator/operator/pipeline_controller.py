@@ -11,6 +11,7 @@ from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.revision import digest
 from kfp_operator.api.run import Run
+from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.errors import (
     ClusterError,
     Conflict,
@@ -30,6 +31,7 @@ from kfp_operator.providers.ir import PipelineIR
 from kfp_operator.providers.protocol import PipelineVersion
 from kfp_operator.reconcile import pipeline as decisions
 from kfp_operator.reconcile.pipeline import KeptRevision, PipelineSituation, Source
+from kfp_operator.reconcile.run_configuration_runs import versions_used
 
 log = logging.getLogger(__name__)
 
@@ -289,9 +291,11 @@ class PipelineController:
     def _in_use(self, pipeline: Pipeline) -> frozenset[str]:
         used = set()
         for key in self._store.referring(Key.of(pipeline)):
-            run = self._store.get(key)
-            if isinstance(run, Run) and run.status.completion_state is None:
-                used |= {run.spec.pipeline_version, run.metadata.labels.get(self._names.pipeline_version, "")}
+            user = self._store.get(key)
+            if isinstance(user, Run) and user.status.completion_state is None:
+                used |= {user.spec.pipeline_version, user.metadata.labels.get(self._names.pipeline_version, "")}
+            elif isinstance(user, RunConfiguration):
+                used |= versions_used(user)
         return frozenset(used - {""})
 
     def _forget_trouble(self, desk: Desk, pipeline: Pipeline, source: Source) -> None:

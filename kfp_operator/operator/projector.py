@@ -2,7 +2,8 @@
 
 Completions are written at once. Intermediate states are coalesced: the first waits up to `GATHER` seconds for the next, and a Run gets
 at most a short burst of writes, then one per `SPACING` seconds; a state that a later one replaced is acknowledged at once. Every
-other delivery is acknowledged only after its effect: the status is patched and, for a completion, the documented copy is stored.
+other delivery is acknowledged only after its effect: the status is patched and, for a completion, its end is recorded in the
+RunConfiguration that made the Run and the documented copy is stored.
 
 What cannot be understood is dead-lettered with the reason; what is about a Run that is gone is acknowledged and counted; failures of
 the API server or the bus are waited out, for as long as it takes.
@@ -10,7 +11,7 @@ the API server or the bus are waited out, for as long as it takes.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -50,6 +51,13 @@ MAX_CONFLICT_BACKOFF = 2.0
 """Somebody who keeps changing the Run does not stop: only luck helps, so it is tried often."""
 
 Event = RunStatusEvent | RunCompletion
+
+
+class Record(Protocol):
+    """Keeps the end of a run where the Run itself is not needed for it any more."""
+
+    def __call__(self, event: RunCompletion, *, news: bool) -> Awaitable[None]:
+        """`news`: the Run's status did not show it before. ClusterError, LeadershipLost: to be tried again."""
 
 
 class Timers(Protocol):
@@ -96,6 +104,8 @@ class Buffer:
     flushing: bool = False
     kept: bool = False
     """A sign of life for its deliveries is due while it is written."""
+    news: set[int] = field(default_factory=set)
+    """Attempts whose completions this process has written to the Run's status."""
     failures: int = 0
 
 
@@ -116,6 +126,7 @@ class Projector:
         names: Names,
         replay_window: timedelta,
         saw: Callable[[RunStatusEvent], None],
+        record: Record,
         wake: Wake,
     ) -> None:
         self._subjects = subjects
@@ -129,6 +140,7 @@ class Projector:
         self._names = names
         self._replay_window = replay_window
         self._saw = saw
+        self._record = record
         self._wake = wake
         self._buffers: dict[str, Buffer] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -224,6 +236,9 @@ class Projector:
             async with self._slots:
                 self._guard()
                 await self._apply(uid, buffer, taken)
+                for event in taken:
+                    if isinstance(event, RunCompletion):
+                        await self._record(event, news=event.attempt in buffer.news)
                 await self._copy(taken)
         except Conflict as error:
             self._again(uid, buffer, str(error), MAX_CONFLICT_BACKOFF)
@@ -298,6 +313,8 @@ class Projector:
                 self._metrics.projected.labels(result="gone").inc()
                 return
             fault_point("patched")
+            told = zip(ordered, results, strict=True)
+            buffer.news |= {event.attempt for event, result in told if isinstance(event, RunCompletion) and result == "applied"}
             self._wake(buffer.key)
             return
         raise Conflict(f"Run {buffer.key.namespace}/{buffer.key.name} keeps changing", status=409)

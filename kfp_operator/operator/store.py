@@ -25,6 +25,7 @@ from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.api.states import RunState
+from kfp_operator.reconcile.run_configuration_parameters import full_name, references
 
 KINDS: Mapping[str, type[Resource]] = {kind.__name__: kind for kind in (Provider, Pipeline, Experiment, RunConfiguration, RunSchedule, Run)}
 """The models of our kinds."""
@@ -269,6 +270,11 @@ class Store:
         """What an unfinished object refers to; each once."""
         if isinstance(model, Pipeline):
             return {Key.parse("Provider", model.spec.provider)}
+        if isinstance(model, RunConfiguration):
+            template, triggers, namespace = model.spec.run, model.spec.triggers, model.metadata.namespace
+            others = [full_name(reference, namespace) for reference in triggers.run_configurations]
+            named = {Key.parse("RunConfiguration", name) for name in (*others, *references(template.parameters, namespace))}
+            return {Key("Pipeline", namespace, template.pipeline_name), *named}
         if isinstance(model, Run):
             providers = {model.spec.provider, model.status.provider, model.metadata.annotations.get(self._names.provider, "")}
             pipeline = Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)

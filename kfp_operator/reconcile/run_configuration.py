@@ -17,7 +17,7 @@ from kfp_operator.api.run_configuration import RunConfigurationStatus, TriggerSt
 from kfp_operator.reconcile.history import surplus
 from kfp_operator.reconcile.run_configuration_runs import manifest, run_name, to_read, values
 from kfp_operator.reconcile.run_configuration_situation import ConfigurationSituation, Occurrence, Problem
-from kfp_operator.reconcile.run_configuration_status import held, status_of, waits, waits_for
+from kfp_operator.reconcile.run_configuration_status import RUN_REFUSED, held, status_of, waits, waits_for
 from kfp_operator.reconcile.run_configuration_triggers import MANUAL, SCHEDULE, Looked, look, tick_of
 from kfp_operator.reconcile.starting import OwnedRun, Verdict, admit
 
@@ -160,7 +160,7 @@ def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:
     queued: list[Occurrence] = []
     refused = s.known.refused if stored else None
     if refused is not None:
-        plan.problems.insert(0, Problem("RunRefused", refused.message))
+        plan.problems.insert(0, Problem(RUN_REFUSED, refused.message))
     put_off = refused is not None and s.now < refused.not_before
     for occurrence in _pending(plan.entries.values()):
         admission = admit(s.configuration.spec.concurrency_policy, s.runs, run_name(s, occurrence))

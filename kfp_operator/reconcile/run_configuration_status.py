@@ -12,6 +12,9 @@ from kfp_operator.reconcile.run_configuration_runs import parameters
 from kfp_operator.reconcile.run_configuration_situation import ConfigurationSituation, Problem
 from kfp_operator.reconcile.starting import active_runs
 
+RUN_REFUSED = "RunRefused"
+"""The API server does not take a Run: a quota, an admission policy, a name that is taken."""
+
 
 def held(s: ConfigurationSituation) -> Problem | None:
     """Why no Run is started at all: each would wait for the same, and they would become many."""
@@ -83,7 +86,9 @@ def status_of(
 
 def _conditions(status: RunConfigurationStatus, problem: Problem | None, message: str) -> tuple[SyncState, list[Wish]]:
     if problem is None:
-        return SyncState.SUCCEEDED, conditions.synced(message)
+        return SyncState.SUCCEEDED, conditions.scheduling("Suspended", message) if message else conditions.synced()
+    if problem.reason == RUN_REFUSED:
+        return SyncState.SUCCEEDED, conditions.start_refused(problem.reason, message)
     if problem.stalled:
         return SyncState.FAILED, conditions.failed(problem.reason, message)
     state = SyncState.UPDATING if status.version else SyncState.CREATING

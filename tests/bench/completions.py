@@ -25,6 +25,7 @@ from kfp_operator.settings import EventsSettings, NatsSettings
 from tests.bench import load
 from tests.bench.report import Figure
 from tests.cluster import Cluster, NatsServer, Progress
+from tests.doubles.world import unrecorded
 from tests.integration.operator.harness import Operator
 from tests.waiting import eventually
 
@@ -106,6 +107,7 @@ async def _projected(client: Client, bus: JetStreamBus, subjects: Subjects, runs
         names=load.NAMES,
         replay_window=timedelta(hours=1),
         saw=lambda *_: None,
+        record=unrecorded,
         wake=wake,
     )
 

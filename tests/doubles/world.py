@@ -380,6 +380,10 @@ class SimulatedTimers:
             await work()
 
 
+async def unrecorded(event: RunCompletion, *, news: bool) -> None:
+    """For Runs that no RunConfiguration made."""
+
+
 class Process:
     """One operator process: its memory is lost when it dies."""
 
@@ -418,6 +422,7 @@ class Process:
             names=builders.NAMES,
             replay_window=timedelta(hours=1),
             saw=self.controller.saw,
+            record=unrecorded,
             wake=lambda _key: None,
         )
         self.store.put(builders.pipeline(spec={"pipelineSpec": SPEC}))

@@ -14,7 +14,7 @@ from kfp_operator.operator.store import Store
 from kfp_operator.schemas import RunCompletion, RunStatus
 from tests import builders
 from tests.doubles.bus import MemoryBus
-from tests.doubles.world import Fate, SimulatedApi
+from tests.doubles.world import Fate, SimulatedApi, unrecorded
 from tests.unit.operator.simulated_time import run, until
 
 
@@ -54,6 +54,7 @@ class Desk:
             names=builders.NAMES,
             replay_window=timedelta(hours=1),
             saw=lambda *_: None,
+            record=unrecorded,
             wake=lambda _: None,
         )
 
