@@ -1,0 +1,103 @@
+"""What our things are called at Kubeflow Pipelines, so that they are found again, collide with nobody's, and fit.
+
+A namespace has no dot and no slash, so "namespace.name" belongs to one object only, while "namespace-name" would belong to a-b/c and
+a/b-c. Pipelines and versions have dots, because the server's Kubernetes-native store makes them names of objects; experiments and runs,
+which it does not, have the slash that people know.
+
+Runs carry a mark in their description: the API has no labels, and the mark is what lists are filtered by. It holds the run's id, so that
+a clone of a run, whatever it takes over, is somebody else's.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+LONGEST = 127
+"""Characters of the name of a pipeline, a version and an experiment (128 for some, in some versions)."""
+LONGEST_RUN = 255
+"""Characters of a run's display name: the server starts the Workflow of a longer one, and only then fails."""
+_ROOM = 110
+"""A name up to this length is used as it is. Shortened ones are longer than that, so that the two kinds never meet."""
+_DIGITS = 16
+
+_MARK = re.compile(
+    r"\[kfp-operator (?P<provider>[^\]\s]+)\] run (?P<id>\S+) of Run (?P<run>[^\s/]+/\S+) \(uid (?P<uid>\S+), attempt (?P<attempt>[0-9]+)\)"
+)
+
+
+def _fit(text: str, longest: int = LONGEST, room: int = _ROOM) -> str:
+    if len(text) <= room:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    head = text[: longest - _DIGITS - 1]
+    return f"{head[:-1]}x-{digest}" if not head[-1].isalnum() else f"{head}-{digest}"
+
+
+def pipeline_name(namespace: str, name: str) -> str:
+    """The pipeline's name: a valid name of a Kubernetes object too."""
+    return _fit(f"{namespace}.{name}")
+
+
+def version_name(namespace: str, name: str, version: str, *, caching: bool | None = None) -> str:
+    """The version's name. It holds the pipeline's, because some servers want names of versions to be unique in a namespace.
+
+    `caching`: what the provider imposes on the spec is part of what is uploaded, and so of the name.
+    """
+    suffix = {None: "", True: "-cached", False: "-uncached"}[caching]
+    return _fit(f"{namespace}.{name}.{version}{suffix}")
+
+
+def experiment_name(namespace: str, name: str) -> str:
+    """The experiment's name."""
+    return _fit(f"{namespace}/{name}")
+
+
+def run_name(namespace: str, name: str, attempt: int) -> str:
+    """The run's display name, for people."""
+    text = f"{namespace}/{name}" + (f" (attempt {attempt})" if attempt > 1 else "")
+    return _fit(text, LONGEST_RUN, LONGEST_RUN - _DIGITS - 2)
+
+
+def pipeline_description(namespace: str, name: str) -> str:
+    """By which a pipeline is known as ours."""
+    return f"Pipeline {namespace}/{name}, kept by kfp-operator"
+
+
+def version_description(namespace: str, name: str, version: str) -> str:
+    """By which a version is known as ours, and as which."""
+    return f"Version {version} of Pipeline {namespace}/{name}, kept by kfp-operator"
+
+
+def described_version(namespace: str, name: str, description: str) -> str | None:
+    """The version that a description tells; None: the version is not ours."""
+    found = re.fullmatch(r"Version (\S+) of (Pipeline \S+, kept by kfp-operator)", description)
+    return found[1] if found is not None and found[2] == pipeline_description(namespace, name) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the description of a run says about its Run."""
+
+    provider: str
+    """``ns/name``"""
+    run_id: str
+    run: str
+    """``ns/name``"""
+    uid: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{mark_of(self.provider)} run {self.run_id} of Run {self.run} (uid {self.uid}, attempt {self.attempt})"
+
+    @classmethod
+    def parse(cls, description: str) -> "Mark | None":
+        """The mark in a description; None: the run is somebody else's."""
+        found = _MARK.search(description)
+        if found is None:
+            return None
+        return cls(found["provider"], found["id"], found["run"], found["uid"], int(found["attempt"]))
+
+
+def mark_of(provider: str) -> str:
+    """What the descriptions of a Provider's runs have in common, and no other's."""
+    return f"[kfp-operator {provider}]"
