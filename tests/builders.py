@@ -1,14 +1,17 @@
 """Builds the objects that tests start from: small, valid, and changed by keyword where a test needs it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kfp_operator.api import conditions
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
+from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate, StateChange
 from kfp_operator.reconcile.situation import Knowledge, ProviderView, Situation
@@ -71,6 +74,29 @@ def pipeline(*, spec: dict[str, Any] | None = None, status: dict[str, Any] | Non
     )
 
 
+def experiment(
+    *,
+    spec: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    finalizers: Sequence[str] = (),
+    annotations: dict[str, str] | None = None,
+    deleted: bool = False,
+) -> Experiment:
+    """Experiment team/penguins at Provider mlops/local, not looked at before."""
+    metadata: dict[str, Any] = {
+        "name": "penguins",
+        "namespace": "team",
+        "uid": "experiment-uid",
+        "resourceVersion": "1",
+        "generation": 1,
+        "finalizers": list(finalizers),
+        "annotations": dict(annotations or {}),
+    }
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    return Experiment.parse({"metadata": metadata, "spec": {"provider": "mlops/local"} | (spec or {}), "status": status or {}})
+
+
 def stalled(message: str = "") -> list[dict[str, Any]]:
     """Conditions of an object that waits for a person."""
     wishes = conditions.failed("InvalidSpec", message)
@@ -121,3 +147,28 @@ def situation(subject: Run, **changes: Any) -> Situation:
         names=NAMES,
     )
     return replace(usual, **changes)
+
+
+def configuration(
+    name: str = "nightly",
+    *,
+    namespace: str = "team",
+    uid: str = "",
+    run: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    annotations: dict[str, str] | None = None,
+    generation: int = 1,
+    created: float = -60,
+    **spec: Any,
+) -> RunConfiguration:
+    """RunConfiguration team/nightly of Pipeline team/train, made a minute before NOW; `run` changes the template, `spec` the rest."""
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "uid": uid or f"uid-{name}",
+        "resourceVersion": "1",
+        "generation": generation,
+        "creationTimestamp": at(created).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "annotations": annotations or {},
+    }
+    return RunConfiguration.parse({"metadata": metadata, "spec": {"run": {"pipeline": "train"} | (run or {}), **spec}, "status": status or {}})

@@ -28,6 +28,7 @@ from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.configuration_projector import ConfigurationProjector
 from kfp_operator.operator.credentials import Credentials, load_credentials
+from kfp_operator.operator.experiment_controller import ExperimentController
 from kfp_operator.operator.guarded import GuardedProvider
 from kfp_operator.operator.health import Check, Health
 from kfp_operator.operator.kube_events import EventRecorder
@@ -140,6 +141,16 @@ class Operator:
             names=self.names,
             wake=self.queue.add,
         )
+        self.experiments = ExperimentController(
+            store=self.store,
+            objects=objects,
+            backends=self.backends,
+            recorder=self.recorder,
+            guard=guard,
+            now=now,
+            names=self.names,
+            wake=self.queue.add,
+        )
         self.runs = RunController(
             store=self.store,
             objects=objects,
@@ -185,6 +196,7 @@ class Operator:
         self.controllers: dict[str, Controller] = {
             "Provider": self.providers,
             "Pipeline": self.pipelines,
+            "Experiment": self.experiments,
             "RunConfiguration": self.run_configurations,
             "Run": self.runs,
         }

@@ -47,6 +47,8 @@ def permissions(kinds: Kinds, *, leader_election: bool = True) -> tuple[Permissi
     own = (
         Permission(kinds.provider, watched, "follow Providers, hold them while they are used"),
         Permission(kinds.pipeline, watched, "follow Pipelines, hold them until the backend let them go"),
+        Permission(kinds.experiment, watched, "follow Experiments, hold them until the backend let them go"),
+        Permission(kinds.run_configuration, ("get", "list", "watch"), "follow RunConfigurations"),
         Permission(kinds.run_schedule, ("get", "list", "watch"), "follow RunSchedules"),
         Permission(
             kinds.run,

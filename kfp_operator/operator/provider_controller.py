@@ -2,6 +2,7 @@
 
 import logging
 
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
@@ -89,9 +90,9 @@ class ProviderController:
         users = []
         for key in self._store.referring(Key.of(provider)):
             user = self._store.get(key)
-            if not isinstance(user, Run | Pipeline) or self._names.finalizer not in user.metadata.finalizers:
+            if not isinstance(user, Run | Pipeline | Experiment) or self._names.finalizer not in user.metadata.finalizers:
                 continue
-            if isinstance(user, Pipeline) or user.status.completion_state is None:
+            if isinstance(user, Pipeline | Experiment) or user.status.completion_state is None:
                 users.append(str(key))
         return ProviderSituation(
             provider=provider,

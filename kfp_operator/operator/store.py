@@ -171,7 +171,7 @@ class Store:
         return [entry for entry in self._objects.values() if isinstance(entry, SettledRun)]
 
     def referring(self, key: Key) -> list[Key]:
-        """Unfinished objects that refer to this one, which need not exist: Runs of a Pipeline, Pipelines and Runs of a Provider."""
+        """Unfinished objects that refer to this one, which need not exist: Runs of a Pipeline, Pipelines, Experiments, Runs of a Provider."""
         return list(self._referring.get(key, ()))
 
     def owned(self, uid: str) -> list[Stored]:
@@ -268,7 +268,7 @@ class Store:
 
     def _references(self, model: Resource) -> Iterable[Key]:
         """What an unfinished object refers to; each once."""
-        if isinstance(model, Pipeline):
+        if isinstance(model, Pipeline | Experiment):
             return {Key.parse("Provider", model.spec.provider)}
         if isinstance(model, RunConfiguration):
             template, triggers, namespace = model.spec.run, model.spec.triggers, model.metadata.namespace

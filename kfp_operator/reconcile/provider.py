@@ -39,7 +39,7 @@ class ProviderSituation:
     provider: Provider
     check: Check | None
     users: Sequence[str]
-    """Unfinished Runs and Pipelines that need this provider to be released, as "Run ns/name", sorted."""
+    """Unfinished Runs, Pipelines and Experiments that need this provider to be released, as "Run ns/name", sorted."""
     now: datetime
     names: Names
 

@@ -22,6 +22,11 @@ def test_a_status_is_only_written_and_only_as_a_subresource() -> None:
     assert {permission.verbs for permission in status} == {("patch",)}
 
 
+def test_every_kind_that_is_watched_may_be_listed_and_watched() -> None:
+    followed = [permission.resource for permission in NEEDED if {"get", "list", "watch"} <= set(permission.verbs)]
+    assert followed == list(Kinds().all)
+
+
 def test_only_runs_are_deleted_among_our_kinds() -> None:
     assert [p.resource.plural for p in NEEDED if p.resource in Kinds().all and "delete" in p.verbs] == ["runs"]
 
