@@ -42,6 +42,8 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
     rules: ClassVar[Sequence[Rule]] = ()
     """CEL rules that the API server checks on this object."""
+    exclusive: ClassVar[Sequence[str]] = ()
+    """Fields (JSON names) that are not set together. For what CEL cannot see, which is any JSON; else a rule has a better message."""
 
     def to_json(self) -> dict[str, Any]:
         """As the API server stores it: camelCase, absent members left out."""
@@ -49,8 +51,12 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core_schema))
-        return {**schema, "x-kubernetes-validations": [rule.to_json() for rule in cls.rules]} if cls.rules else schema
+        schema = dict(handler.resolve_ref_schema(handler(core_schema)))
+        if cls.exclusive:
+            schema["not"] = {"required": list(cls.exclusive)}
+        if cls.rules:
+            schema["x-kubernetes-validations"] = [rule.to_json() for rule in cls.rules]
+        return schema
 
 
 class OwnerReference(Model):

@@ -112,13 +112,15 @@ class ParameterSource(Model):
 
 
 class Parameter(Model):
-    """A pipeline parameter: exactly one of value and valueFrom is set."""
+    """A pipeline parameter: value or valueFrom, not both; with neither it takes the pipeline's default."""
+
+    exclusive = ("value", "valueFrom")
 
     name: Annotated[str, Enforced(min_length=1, max_length=253)] = Field(description="Name of the pipeline's parameter.")
     value: Annotated[Any, Enforced(nullable=True)] = Field(
         None,
         description=(
-            "Its value: any JSON that fits the type the pipeline declares. "
+            "Its value, unless valueFrom is set: any JSON that fits the type the pipeline declares. "
             'A string is converted, so "3" serves for an integer and "[1, 2]" for a list.'
         ),
     )
@@ -149,10 +151,19 @@ class RunTemplate(Model):
         default_factory=list, description="Artifacts to report by name in the status and in the completion event. Immutable."
     )
     active_deadline_seconds: Annotated[int, Enforced(minimum=1, maximum=31_536_000)] | None = Field(
-        None, description="Seconds after which a run that has not ended is stopped and counts as failed. Absent: no limit. Immutable."
+        None,
+        description=(
+            "Seconds from the begin of its first attempt after which a run that has not ended is stopped and counts as failed: all retries "
+            "and the pauses between them are within. Absent: no limit. Immutable."
+        ),
     )
     retries: Annotated[int, Enforced(minimum=0, maximum=100)] = Field(
-        0, description="How often a run that failed at the backend is tried again, as another attempt of the same Run. Immutable."
+        0,
+        description=(
+            "How often a run that failed at the backend is tried again, as another attempt of the same Run, after 10 s, 20 s, 40 s ... "
+            "5 min. Not tried again is what was stopped, what the backend refused, and what ran longer than activeDeadlineSeconds. "
+            "Immutable."
+        ),
     )
     ttl_seconds_after_finished: Annotated[int, Enforced(minimum=0, maximum=315_360_000)] | None = Field(
         None, description="Seconds after its end until this object is deleted. Absent: never. May be changed at any time."
@@ -243,6 +254,17 @@ class RunStatus(Status):
         description="Where the run is. Final: succeeded, failed, upstream_failed, stopped, skipped. Absent: not yet at the backend.",
     )
     attempt: Annotated[int, Enforced(minimum=0)] = Field(0, description="Number of the attempt, from 1; 0 before the first.")
+    submission: Annotated[int, Enforced(minimum=1)] | None = Field(
+        None,
+        description=(
+            "Which submission to the backend is on, or comes next while the run waits to be tried again: the first, "
+            "and one for each of spec.retries. Absent: the first."
+        ),
+    )
+    first_attempt: Annotated[int, Enforced(minimum=1)] | None = Field(
+        None,
+        description="The attempt with which that submission begins; later ones are re-opens at the backend. Absent: 1.",
+    )
     transition: Annotated[int, Enforced(minimum=0)] = Field(0, description="How many changes of state were reported, over all attempts.")
     completion_state: Literal["Succeeded", "Failed"] | None = Field(
         None, description="The outcome, once there is one; Failed stands for stopped and refused runs too."
@@ -250,7 +272,7 @@ class RunStatus(Status):
     pipeline_version: Annotated[str, Enforced(max_length=MAX_VERSION)] = Field(
         "", description="The version of the Pipeline this run is bound to, from before its submission on."
     )
-    start_time: Time | None = Field(None, description="Begin of the run at the backend.")
+    start_time: Time | None = Field(None, description="Begin of the run at the backend; with retries that of the first attempt.")
     end_time: Time | None = Field(None, description="End of the run.")
     artifacts: Annotated[list[RunArtifact], Enforced(max_items=256, list_type="atomic")] = Field(
         default_factory=list, description="What the run produced of spec.artifacts. An output of a loop gives several of one name."

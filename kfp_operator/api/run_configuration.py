@@ -8,8 +8,10 @@ from kfp_operator.api.meta import Model, Resource, Status, Time
 from kfp_operator.api.provider import Namespace
 from kfp_operator.api.run import ConfigurationReference, RunArtifact, RunTemplate
 from kfp_operator.api.schedule import (
+    CATCH_UP,
     CONCURRENCY,
     FAILED_LIMIT,
+    MAX_OWNER_NAME,
     START_DEADLINE,
     SUCCESSFUL_LIMIT,
     SUSPEND,
@@ -18,7 +20,7 @@ from kfp_operator.api.schedule import (
     Schedule,
     Seconds,
 )
-from kfp_operator.api.schema import MAX_LABEL, MAX_NAME, MAX_NAMESPACED_NAME, MAX_VERSION, Enforced, Rule
+from kfp_operator.api.schema import DNS_LABEL, MAX_LABEL, MAX_NAME, MAX_NAMESPACED_NAME, MAX_VERSION, Enforced, Rule, matches
 
 MAX_RECENT = 50
 """Ended Runs that the status remembers."""
@@ -26,30 +28,31 @@ MAX_PENDING = 1000
 """Occurrences that wait, of all triggers together."""
 MAX_OCCURRENCE = 4096
 """Characters of an occurrence, and so of the annotation that starts a Run by hand."""
-MAX_OWNER_NAME = 200
-"""Characters of the name of what makes Runs: theirs are made of it."""
+NAME = "must be lower case letters, digits and -, as nightly"
 UNIQUE_NAMES = Rule(
     "self.all(one, !has(one.name) || one.name == '' || self.exists_one(other, has(other.name) && other.name == one.name))",
     "the names of spec.triggers.schedules must differ",
+)
+NO_DUPLICATES = Rule(
+    "self.all(one, self.exists_one(other, other == one))",
+    "a schedule is in spec.triggers.schedules twice: remove one, or give each a name of its own",
 )
 
 
 class NamedSchedule(Schedule):
     """A schedule of a RunConfiguration."""
 
-    name: Annotated[str, Enforced(max_length=MAX_LABEL)] = Field(
+    name: Annotated[str, Enforced(max_length=MAX_LABEL, rules=(matches(DNS_LABEL, NAME, or_empty=True),))] = Field(
         "", description="Its name, in labels and in status; empty: computed from what it says."
     )
     starting_deadline_seconds: Seconds | None = Field(None, description=START_DEADLINE)
-    catch_up: Literal["Latest", "All", "None"] = Field(
-        "Latest", description="Which of the ticks that were missed are made up for: the latest one, all (at most 100), or none."
-    )
+    catch_up: Literal["Latest", "All", "None"] = Field("Latest", description=CATCH_UP)
 
 
 class Triggers(Model):
     """What starts Runs. To create a RunConfiguration or to add a trigger starts nothing by itself."""
 
-    schedules: Annotated[list[NamedSchedule], Enforced(max_items=32, list_type="atomic", rules=(UNIQUE_NAMES,))] = Field(
+    schedules: Annotated[list[NamedSchedule], Enforced(max_items=32, list_type="atomic", rules=(UNIQUE_NAMES, NO_DUPLICATES))] = Field(
         default_factory=list, description="Ticks of clocks."
     )
     on_change: Annotated[list[Literal["pipeline", "runSpec"]], Enforced(max_items=2, list_type="set")] = Field(
@@ -183,8 +186,7 @@ class RunConfiguration(Resource):
     rules = (
         Rule(
             f"self.metadata.name.size() <= {MAX_OWNER_NAME}",
-            f"the name must have at most {MAX_OWNER_NAME} characters: the names of its Runs begin with it",
-            ".metadata.name",
+            f"metadata.name of a RunConfiguration must have at most {MAX_OWNER_NAME} characters, because its Runs are named after it",
         ),
         Rule(
             "!has(self.spec.triggers) || !has(self.spec.triggers.runConfigurations) || "

@@ -101,6 +101,7 @@ def keyed_by(key: str, max_items: int) -> Enforced:
 
 
 KEPT = (
+    "not",
     "type",
     "format",
     "enum",
