@@ -12,13 +12,22 @@ In the process of a test::
         kfp.run(some_id).state                               # the row; kfp.service.rows and kfp.service.argo hold everything
 
 With ``KfpApi(now=clock)`` time is the test's: each request finds everything done that was due. `Options` says what kind of
-installation it is: version, multi-user identities, Kubernetes store, report delay.
+installation it is: version, multi-user identities, Kubernetes store, report delay. ``PortedWorkflows(kfp.service.argo)`` is the port
+that providers get for the Workflows of this server; ``KfpApi(recorder=mlmd.recorder)`` writes artifacts to a real ML Metadata store.
+
+In a process of its own, for an operator that is one (`tests.doubles.kfp_api.process`)::
+
+    with KfpApiProcess(folder, kubeconfig=cluster.kubeconfig, recorder=mlmd.recorder, seconds=0.1) as kfp:
+        kfp.fault(...); kfp.outcome(...); kfp.finish(...); kfp.requests(); kfp.runs(); kfp.retry(id); kfp.pause(); kfp.resume()
+
+There its Workflows are custom resources on the API server of the kubeconfig.
 """
 
+from tests.doubles.kfp_api.cluster import PortedWorkflows
 from tests.doubles.kfp_api.faults import Fault
 from tests.doubles.kfp_api.identity import Identities
 from tests.doubles.kfp_api.outcomes import HANG, Artifact, Outcome, Rule
 from tests.doubles.kfp_api.server import KfpApi
 from tests.doubles.kfp_api.service import Options
 
-__all__ = ["HANG", "Artifact", "Fault", "Identities", "KfpApi", "Options", "Outcome", "Rule"]
+__all__ = ["HANG", "Artifact", "Fault", "Identities", "KfpApi", "Options", "Outcome", "PortedWorkflows", "Rule"]

@@ -131,7 +131,7 @@ class Argo:
     def retry(self, workflow: Workflow, now: datetime) -> None:
         """Begin anew where it failed, as the retry of a run does."""
         workflow.outcome = workflow.outcome.then or replace(workflow.outcome, fails_in="", phase="Succeeded", then=None)
-        workflow.steps = [s if s.phase == "Succeeded" else Step(s.name) for s in workflow.steps]
+        workflow.steps = [s if s.phase == "Succeeded" else Step(s.name, s.attempt + 1) for s in workflow.steps]
         workflow.phase, workflow.started, workflow.finished, workflow.message = "Running", now, None, ""
         workflow.stopping, workflow.persisted = None, False
         workflow.attempt += 1

@@ -44,17 +44,11 @@ OURS = ("labels", "annotations")
 
 
 class ClusterWorkflows:
-    """Writes Workflows to a real API server. Use as an async context manager, attached to an `Argo`.
+    """Writes Workflows to a real API server. Use as an async context manager; `client` is open."""
 
-    Args:
-        client: Open.
-        before: Awaited before each write: what must be known elsewhere when the Workflow shows it.
-
-    """
-
-    def __init__(self, client: Cluster, before: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, client: Cluster) -> None:
         self._client = client
-        self._before = before
+        self._before: Callable[[], Awaitable[None]] | None = None
         self._argo: Argo | None = None
         self._written: dict[str, dict[str, Any]] = {}
         """What the API server holds, by uid here."""
@@ -62,9 +56,9 @@ class ClusterWorkflows:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def attach(self, argo: Argo) -> None:
-        """Follow these Workflows."""
-        self._argo = argo
+    def attach(self, argo: Argo, before: Callable[[], Awaitable[None]]) -> None:
+        """Follow these Workflows; `before` is awaited before each write, for what must be known elsewhere when they show it."""
+        self._argo, self._before = argo, before
         argo.listeners.append(self._told)
 
     async def create(self, workflow: Workflow) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.doubles.kfp_api import shapes, templates
+from tests.doubles.kfp_api.artifact_api import ArtifactApi
 from tests.doubles.kfp_api.failures import Refusal, answer, internal, invalid, not_found
 from tests.doubles.kfp_api.listing import page
 from tests.doubles.kfp_api.rows import Change, Experiment, Run, Version
@@ -41,8 +42,9 @@ LONGEST_NAME = 255
 class Runs:
     """The handlers of /runs."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, artifacts: ArtifactApi) -> None:
         self._service = service
+        self._artifacts = artifacts
 
     def routes(self) -> list[web.RouteDef]:
         """All paths."""
@@ -73,7 +75,7 @@ class Runs:
         experiment = self._experiment(str(given.get("experiment_id") or query_experiment))
         self._service.gate.check(request, experiment.namespace, "runs", "create")
         row = await self.start(given, experiment)
-        return answer(shapes.run(row))
+        return answer(self._shape(row))
 
     async def start(
         self, given: dict[str, Any], experiment: Experiment, *, recurring: str = "", owner: dict[str, Any] | None = None
@@ -136,12 +138,15 @@ class Runs:
             found_page = page(rows, service.kinds["runs"], request.query)
         except Refusal as refusal:
             raise refusal.within("Failed to create list options", "Failed to list runs") from None
-        listed = shapes.present(runs=[shapes.run(r) for r in found_page.rows], total_size=found_page.total, next_page_token=found_page.next)
+        listed = shapes.present(
+            runs=[self._shape(r, request) for r in found_page.rows], total_size=found_page.total, next_page_token=found_page.next
+        )
         return answer(listed)
 
     async def get(self, request: web.Request) -> web.Response:
         """The run as it was last reported."""
-        return answer(shapes.run(self._row(request, "get", "Failed to get a run", f"Failed to fetch run {request.match_info['id']}")))
+        row = self._row(request, "get", "Failed to get a run", f"Failed to fetch run {request.match_info['id']}")
+        return answer(self._shape(row, request))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove the row and one Workflow: that of the first POST."""
@@ -199,6 +204,11 @@ class Runs:
             raise Refusal(9, f"Failed to unarchive a run: Failed precondition: experiment {row.experiment} is archived")
         row.archived = False
         return answer({})
+
+    def _shape(self, row: Run, request: web.Request | None = None) -> dict[str, Any]:
+        if not self._service.options.artifact_api:
+            return shapes.run(row)
+        return self._artifacts.run(row, request.query.get("view", "") if request is not None else "")
 
     def _row(self, request: web.Request, verb: str, *steps: str) -> Run:
         """The run of the path; unknown ones are 404 before anybody is asked who they are."""

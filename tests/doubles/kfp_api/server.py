@@ -4,6 +4,7 @@ Each request passes, in this order: the count, the faults, Argo (which does what
 """
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import Any, Self
@@ -11,9 +12,11 @@ from typing import Any, Self
 from aiohttp import web
 
 from kfp_operator.operator.ports import utc_now
+from tests.doubles.kfp_api.artifact_api import ArtifactApi
 from tests.doubles.kfp_api.experiments import Experiments, RecurringRuns
 from tests.doubles.kfp_api.failures import PlainRefusal, Refusal, UploadRefusal, answer
 from tests.doubles.kfp_api.faults import Fault, Faults
+from tests.doubles.kfp_api.launcher import Launcher
 from tests.doubles.kfp_api.outcomes import Outcome, Rule
 from tests.doubles.kfp_api.pipelines import Pipelines
 from tests.doubles.kfp_api.rows import Now, Run
@@ -33,8 +36,10 @@ class KfpApi:
         options: The installation.
         now: Its clock; None: the real one, on which Argo moves by itself.
         workflows: Where Workflows are kept for others to see; None: nowhere.
+        recorder: URL of the recorder of an ML Metadata store (`Mlmd.recorder`); empty: what steps write is told by nobody.
         host: Address to listen on.
         port: 0: a free one.
+        first: Number that names of Workflows begin with.
 
     """
 
@@ -44,16 +49,21 @@ class KfpApi:
         *,
         now: Now | None = None,
         workflows: WorkflowStore | None = None,
+        recorder: str = "",
         host: str = "127.0.0.1",
         port: int = 0,
+        first: int = 1,
     ) -> None:
         self.options = options or Options()
-        self.service = Service(self.options, now or utc_now, workflows)
+        self.service = Service(self.options, now or utc_now, workflows, first=first)
         self.faults = Faults()
         self.requests: Counter[tuple[str, str]] = Counter()
         """Requests that arrived, by method and path pattern: ("GET", "/runs/{id}")."""
-        self._runs = Runs(self.service)
+        self._artifacts = ArtifactApi(self.service)
+        self._runs = Runs(self.service, self._artifacts)
         self._recurring = RecurringRuns(self.service, self._runs)
+        self._launcher = Launcher(self.service.argo, recorder, time.monotonic) if recorder else None
+        self.service.workflows.attach(self.service.argo, self.recorded)
         self._real_clock = now is None
         self._address = (host, port)
         self._runner: web.AppRunner | None = None
@@ -102,7 +112,7 @@ class KfpApi:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=LARGEST_BODY, middlewares=[self._middleware])
-        handlers = (Pipelines(self.service), Experiments(self.service), self._runs, self._recurring)
+        handlers = (Pipelines(self.service), Experiments(self.service), self._runs, self._recurring, self._artifacts)
         for route in (route for group in handlers for route in group.routes()):
             app.router.add_route(route.method, PREFIX + route.path, route.handler)
         for path in ("/apis/v2beta1/healthz", "/apis/v1beta1/healthz"):
@@ -123,13 +133,23 @@ class KfpApi:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def catch_up(self) -> None:
+        """Let Argo do what was due until now, and have it recorded what steps wrote."""
+        self.service.catch_up()
+        await self.recorded()
+
+    async def recorded(self) -> None:
+        """Return when ML Metadata knows what happened, if there is one that answers."""
+        if self._launcher is not None:
+            await self._launcher.flush()
+
     def extend(self, app: web.Application) -> None:
         """Add what is no part of the real server."""
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self.service.catch_up()
+            await self.catch_up()
 
     async def _health(self, request: web.Request) -> web.Response:
         """Who it says it is: the version is an echo of the environment."""
@@ -150,7 +170,7 @@ class KfpApi:
         return await self.faults.around(request, path, lambda asked: self._answer(asked, handler))
 
     async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.service.catch_up()
+        await self.catch_up()
         try:
             answered: web.StreamResponse = await handler(request)
         except (Refusal, UploadRefusal, PlainRefusal) as refusal:

@@ -1,7 +1,7 @@
 """The server's inside: its rows, its Argo, and what all its handlers ask of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -75,6 +75,9 @@ class Options:
 class WorkflowStore(Protocol):
     """Where Workflows are kept for others to see. ConnectionError: the cluster cannot be reached."""
 
+    def attach(self, argo: Argo, before: Callable[[], Awaitable[None]]) -> None:
+        """Follow these Workflows; `before` is awaited before they show anything new."""
+
     async def create(self, workflow: Workflow) -> None:
         """Return when it is there."""
 
@@ -87,6 +90,9 @@ class WorkflowStore(Protocol):
 
 class MemoryWorkflows:
     """Keeps them nowhere: `Argo.workflows` is all there is."""
+
+    def attach(self, argo: Argo, before: Callable[[], Awaitable[None]]) -> None:
+        """Nothing to do."""
 
     async def create(self, workflow: Workflow) -> None:
         """It is there."""
@@ -103,12 +109,12 @@ class MemoryWorkflows:
 class Service:
     """One server."""
 
-    def __init__(self, options: Options, now: Now, workflows: WorkflowStore | None = None) -> None:
+    def __init__(self, options: Options, now: Now, workflows: WorkflowStore | None = None, *, first: int = 1) -> None:
         self.options = options
         self.gate = Gate(options.identities)
         self.rows = Rows(now)
         self.script = Script(seconds=options.seconds)
-        self.argo = Argo(self.script, self.report, report_delay=options.report_delay, stop_delay=options.stop_delay)
+        self.argo = Argo(self.script, self.report, report_delay=options.report_delay, stop_delay=options.stop_delay, first=first)
         self.workflows = workflows or MemoryWorkflows()
         self.wedged = 0
         """Uploads that never end."""

@@ -23,6 +23,7 @@ class Step:
     """A task of the pipeline in one attempt."""
 
     name: str
+    attempt: int = 1
     phase: str = ""
     started: datetime | None = None
     finished: datetime | None = None
