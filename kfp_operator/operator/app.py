@@ -26,6 +26,7 @@ from kfp_operator.operator import logging as logs
 from kfp_operator.operator import nats_server
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.client import Cluster
+from kfp_operator.operator.clock_watch import ClockWatch
 from kfp_operator.operator.configuration_projector import ConfigurationProjector
 from kfp_operator.operator.credentials import Credentials, load_credentials
 from kfp_operator.operator.experiment_controller import ExperimentController
@@ -37,6 +38,7 @@ from kfp_operator.operator.metrics import Metrics, Observed
 from kfp_operator.operator.objects import ClusterObjects, ClusterRevisions
 from kfp_operator.operator.opening import open_provider
 from kfp_operator.operator.outbox import Outbox
+from kfp_operator.operator.owned_runs import OwnedRuns
 from kfp_operator.operator.pipeline_controller import PipelineController
 from kfp_operator.operator.ports import utc_now
 from kfp_operator.operator.projector import DURABLE, AsyncioTimers, Projector
@@ -45,6 +47,7 @@ from kfp_operator.operator.queue import QueueShutDown, WorkQueue
 from kfp_operator.operator.resources import Kinds
 from kfp_operator.operator.run_configuration_controller import RunConfigurationController
 from kfp_operator.operator.run_controller import RunController
+from kfp_operator.operator.run_schedule_controller import RunScheduleController
 from kfp_operator.operator.source import Source
 from kfp_operator.operator.store import Key, Store
 from kfp_operator.operator.sweeper import Sweeper
@@ -175,9 +178,16 @@ class Operator:
             now=now,
             names=self.names,
         )
-        configurations = ConfigurationProjector(
-            store=self.store, objects=objects, metrics=self.metrics, guard=guard, wake=self.queue.add
+        self.run_schedules = RunScheduleController(
+            store=self.store,
+            objects=objects,
+            runs=OwnedRuns(self.store, objects),
+            recorder=self.recorder,
+            guard=guard,
+            now=now,
+            names=self.names,
         )
+        configurations = ConfigurationProjector(store=self.store, objects=objects, metrics=self.metrics, guard=guard, wake=self.queue.add)
         self.projector = Projector(
             subjects=self.subjects,
             store=self.store,
@@ -198,6 +208,7 @@ class Operator:
             "Pipeline": self.pipelines,
             "Experiment": self.experiments,
             "RunConfiguration": self.run_configurations,
+            "RunSchedule": self.run_schedules,
             "Run": self.runs,
         }
         self.metrics.observe(
@@ -273,6 +284,7 @@ class Operator:
                     tasks.start(self._project(), "projector")
                     tasks.start(self._keep_cursor(), "cursor")
                     tasks.start(sweeper.run(), "sweeper")
+                    tasks.start(ClockWatch(self._on_clock_jump).run(), "clock")
                     await first_of(stop, tasks.failed)
             finally:
                 self.queue.shutdown()
@@ -326,6 +338,10 @@ class Operator:
     def _on_update(self, submission: str) -> None:
         key = self.runs.owner(submission)
         if key is not None:
+            self.queue.add(key)
+
+    def _on_clock_jump(self) -> None:
+        for key in (*self.store.keys("RunSchedule"), *self.store.keys("RunConfiguration")):
             self.queue.add(key)
 
     def _on_trouble(self, provider: str) -> None:
