@@ -142,6 +142,7 @@ def situation(subject: Run, **changes: Any) -> Situation:
         provider=provider(),
         known=knows(),
         versions=frozenset({VERSION}),
+        configurations={},
         artifact_deadline=timedelta(minutes=10),
         now=NOW,
         names=NAMES,
@@ -171,4 +172,6 @@ def configuration(
         "creationTimestamp": at(created).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "annotations": annotations or {},
     }
-    return RunConfiguration.parse({"metadata": metadata, "spec": {"run": {"pipeline": "train"} | (run or {}), **spec}, "status": status or {}})
+    return RunConfiguration.parse(
+        {"metadata": metadata, "spec": {"run": {"pipeline": "train"} | (run or {}), **spec}, "status": status or {}}
+    )

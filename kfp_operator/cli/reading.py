@@ -12,6 +12,7 @@ from kfp_operator.cli.waiting import Deleted, Trouble, follow
 from kfp_operator.errors import ClusterUnavailable, InvalidSpec, NotFound, Permanent
 from kfp_operator.operator.opening import open_provider
 from kfp_operator.providers.protocol import submission_id
+from kfp_operator.reconcile.attempts import submission_of
 from kfp_operator.settings import Settings
 
 
@@ -31,7 +32,8 @@ async def lines(target: Target, settings: Settings, name: str, *, follow: bool, 
     except InvalidSpec as error:
         raise InvalidSpec(f"Provider {resource.metadata.full_name}: {error}") from error
     try:
-        async for line in provider.logs(submission_id(run.metadata.uid, attempt or run.status.attempt), follow=follow):
+        submission = submission_of(run.status, attempt or run.status.attempt)
+        async for line in provider.logs(submission_id(run.metadata.uid, submission), follow=follow):
             yield line
     except Permanent as error:
         if resource.spec.type != "local":

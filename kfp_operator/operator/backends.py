@@ -74,6 +74,10 @@ class Backends:
         """The open instance of the Provider "ns/name"."""
         return self._backends.get(name)
 
+    def latest(self, submission: str) -> RunUpdate | None:
+        """The last report of a submission, of whatever Provider."""
+        return next((update for b in self._backends.values() if (update := b.latest.get(submission)) is not None), None)
+
     def check_of(self, name: str) -> Check | None:
         """The last check of the Provider "ns/name"."""
         return self._checks.get(name)

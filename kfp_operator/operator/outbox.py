@@ -40,12 +40,13 @@ class Outbox:
         """Store a run-completion."""
         return await self._store(data, "completion", data.run_end_time)
 
-    async def recall(self, namespace: str, name: str, uid: str, attempt: int) -> Recalled:
-        """What is stored of a Run: its newest run-status and the completion of `attempt`. Bytes that are no events are moved aside."""
+    async def recall(self, namespace: str, name: str, uid: str) -> Recalled:
+        """What is stored of a Run: its newest run-status and its newest completion. Bytes that are no events are moved aside."""
         self._guard()
         status = self._subjects.run_status(namespace, name, uid, 1).rpartition(".")[0] + ".*"
         last = await publisher.newest(self._bus, self._subjects, status)
-        completion = await publisher.newest(self._bus, self._subjects, self._subjects.run_completion(namespace, name, uid, attempt))
+        completed = self._subjects.run_completion(namespace, name, uid, 1).rpartition(".")[0] + ".*"
+        completion = await publisher.newest(self._bus, self._subjects, completed)
         return Recalled(
             last if isinstance(last, RunStatus) else None,
             completion if isinstance(completion, RunCompletion) else None,

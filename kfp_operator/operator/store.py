@@ -25,10 +25,13 @@ from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.api.states import RunState
+from kfp_operator.reconcile.attempts import CurrentSubmission, shown
+from kfp_operator.reconcile.blockers import unresolved
 from kfp_operator.reconcile.run_configuration_parameters import full_name, references
 
 KINDS: Mapping[str, type[Resource]] = {kind.__name__: kind for kind in (Provider, Pipeline, Experiment, RunConfiguration, RunSchedule, Run)}
 """The models of our kinds."""
+FIRST_SUBMISSION = CurrentSubmission()
 TOMBSTONES = 10_000
 """How many deleted uids are remembered: an answer to our own write may come after the watch reported the deletion."""
 
@@ -77,6 +80,9 @@ class SettledRun:
     ended: float
     ttl: int | None
     """`spec.ttlSecondsAfterFinished`."""
+    attempt: int = 1
+    current: CurrentSubmission = CurrentSubmission()
+    """The last submission: a report of a later attempt of it says that the backend goes on with the run."""
 
     @property
     def expires(self) -> datetime | None:
@@ -278,7 +284,9 @@ class Store:
         if isinstance(model, Run):
             providers = {model.spec.provider, model.status.provider, model.metadata.annotations.get(self._names.provider, "")}
             pipeline = Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)
-            return {pipeline, *(Key.parse("Provider", name) for name in providers if name)}
+            unknown = unresolved(model.spec.parameters, model.status.resolved, model.metadata.namespace)
+            waits_for = {Key.parse("RunConfiguration", name) for name in unknown}
+            return {pipeline, *waits_for, *(Key.parse("Provider", name) for name in providers if name)}
         return ()
 
 
@@ -329,4 +337,6 @@ def shorten(run: Run, names: Names) -> SettledRun:
         created=metadata.creation_timestamp.timestamp() if metadata.creation_timestamp else 0.0,
         ended=ended.timestamp() if ended else 0.0,
         ttl=run.spec.ttl_seconds_after_finished,
+        attempt=status.attempt,
+        current=shown(status) if status.submission else FIRST_SUBMISSION,
     )

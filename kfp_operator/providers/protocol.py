@@ -20,12 +20,12 @@ from kfp_operator.api.states import RunState
 SUBMISSION_NAMESPACE = uuid.UUID("6f1d3f86-5d0b-5c0e-9d29-6a1f4b3f2c55")
 
 
-def submission_id(uid: str, attempt: int) -> str:
-    """The id under which attempt number `attempt` (from 1) of the Run `uid` is known to backends that let us choose it.
+def submission_id(uid: str, number: int) -> str:
+    """The id under which submission number `number` (from 1) of the Run `uid` is known to backends that let us choose it.
 
     Computed, never stored: after a crash it can be looked up (UUIDv5, valid as label value and KFP run_id).
     """
-    return str(uuid.uuid5(SUBMISSION_NAMESPACE, f"{uid}.{attempt}"))
+    return str(uuid.uuid5(SUBMISSION_NAMESPACE, f"{uid}.{number}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Submission:
     name: str
     uid: str
     attempt: int
+    """Of the Run: 1, or more when it is tried again (`spec.retries`)."""
     pipeline: PipelineVersion
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Typed after the IR (see `providers.ir.bind_parameters`); defaults are left to the backend."""
@@ -107,6 +108,10 @@ class RunUpdate:
     history: Sequence[StateChange]
     """Every state since the attempt began, oldest first, never empty; the last one is the present state."""
     attempt: int = 1
+    """The backend's own count within this submission: 1, and one more each time that somebody re-opens the ended run at the backend.
+
+    A higher one begins a history of its own.
+    """
     message: str = ""
     """Why it waits or failed, one paragraph, no secrets, no terminal colours."""
     failed_task: str = ""
@@ -116,6 +121,8 @@ class RunUpdate:
     training_start: datetime | None = None
     training_end: datetime | None = None
     tasks: Sequence[Task] = ()
+    perhaps_stopped: bool = False
+    """It ended as failed, at a backend that tells a stopped run so too: if somebody wanted it stopped before its end, it was."""
     observed: Observed | None = None
     """Set for a run that others started (observe mode); `submission_id` is the backend's run id then."""
 

@@ -72,11 +72,18 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopen:
+    """Its run goes on at the backend: the finalizer comes back, the label of the end goes."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteRun:
     """Its time to live after the end is over."""
 
 
-Action = Bind | Recall | Submit | Lookup | Collect | CancelRun | PublishStatus | PublishCompletion | WriteStatus | Release | DeleteRun
+Action = (
+    Bind | Recall | Submit | Lookup | Collect | CancelRun | PublishStatus | PublishCompletion | WriteStatus | Release | Reopen | DeleteRun
+)
 
 
 @dataclass(frozen=True, slots=True)

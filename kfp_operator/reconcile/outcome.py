@@ -1,13 +1,14 @@
 """Builds the data of a Run's events from what the backend reported: which changes are news, and what they say. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from kfp_operator.api.names import Names
-from kfp_operator.api.run import Run
+from kfp_operator.api.names import Names, name_in
+from kfp_operator.api.run import Cancellation, Run
 from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate, StateChange
+from kfp_operator.reconcile.attempts import CurrentSubmission, attempt_of
 from kfp_operator.schemas import Artifact, Cause, RunCompletion, RunStatus, ServingModelArtifact, Span
 
 Mark = tuple[int, RunState, datetime]
@@ -44,41 +45,55 @@ def mark(attempt: int, change: StateChange) -> Mark:
     return (attempt, change.state, millis(change.time))
 
 
-def attempt_of(run: Run) -> int:
-    """The attempt that is on: the one in status, or the first."""
-    return max(run.status.attempt, 1)
+def cancellation_of(run: Run, attempt: int) -> Cancellation | None:
+    """The mark that this attempt is to be stopped. One of an attempt that ended means nothing to a run that was re-opened since."""
+    ended = run.status.completion_state is not None and attempt > run.status.attempt
+    return None if ended else run.status.cancellation
 
 
-def final_state(run: Run, update: RunUpdate) -> RunState:
-    """The state as users know it: a run stopped by its deadline failed."""
-    cancelled = run.status.cancellation
-    if update.state is RunState.STOPPED and cancelled is not None and cancelled.reason == "DeadlineExceeded":
-        return RunState.FAILED
-    return update.state
+def translated(run: Run, update: RunUpdate, retry: str = "") -> RunUpdate:
+    """The backend's report in users' words: a run stopped by its deadline failed. `retry`: why one that failed did not end with that."""
+    last = update.history[-1]
+    state, message = last.state, update.message
+    cancelled = cancellation_of(run, update.attempt)
+    if state is RunState.STOPPED and cancelled is not None:
+        if cancelled.reason == "DeadlineExceeded":
+            state, message = RunState.FAILED, too_long(run)
+        else:
+            message = "stopped by spec.cancel" if cancelled.reason == "Cancelled" else "stopped because the Run was deleted"
+    elif retry:
+        state, message = RunState.RETRYING, retry
+    return replace(update, history=(*update.history[:-1], StateChange(state, last.time)), message=message)
 
 
-def translated(run: Run, update: RunUpdate) -> list[StateChange]:
-    """The backend's history in users' words."""
-    return [*update.history[:-1], StateChange(final_state(run, update), update.history[-1].time)]
+def too_long(run: Run) -> str:
+    """Why a run failed that was stopped by its deadline."""
+    return f"ran longer than spec.activeDeadlineSeconds ({run.spec.active_deadline_seconds} s)"
 
 
-def unpublished(run: Run, update: RunUpdate, published: set[Mark]) -> list[StateChange]:
+def unpublished(run: Run, report: RunUpdate, published: Collection[Mark]) -> list[StateChange]:
     """The changes after the last one that status shows or this process published."""
-    seen = {(h.attempt, h.state, millis(h.time)) for h in run.status.history} | published
-    history = translated(run, update)
-    last = max((i for i, change in enumerate(history) if mark(update.attempt, change) in seen), default=-1)
-    return history[last + 1 :]
+    seen = {(h.attempt, h.state, millis(h.time)) for h in run.status.history} | set(published)
+    last = max((i for i, change in enumerate(report.history) if mark(report.attempt, change) in seen), default=-1)
+    return list(report.history[last + 1 :])
 
 
-def refused(run: Run, refusal: Refusal, now: datetime, published: set[Mark]) -> RunUpdate:
+def begun(update: RunUpdate) -> datetime | None:
+    """When the attempt began at the backend. Of a run that was re-opened, some backends go on telling when it began first."""
+    start = update.start_time
+    return max(start, update.history[0].time) if start is not None and update.attempt > 1 else start
+
+
+def refused(run: Run, current: CurrentSubmission, refusal: Refusal, now: datetime, published: Collection[Mark]) -> RunUpdate:
     """An end without a backend, in the form of a backend's report. Its time is that of the first look, kept through retries."""
-    attempt = attempt_of(run)
+    attempt = attempt_of(run, current)
     ended = [m for m in published if m[0] == attempt and m[1] is refusal.state]
     ended += [(h.attempt, h.state, h.time) for h in run.status.history if h.attempt == attempt and h.state is refusal.state]
     time = max((m[2] for m in ended), default=millis(now))
+    reached = run.status.attempt >= current.first_attempt
     return RunUpdate(
         submission_id="",
-        provider_id=run.status.provider_id,
+        provider_id=run.status.provider_id if reached else "",
         history=(StateChange(refusal.state, time),),
         attempt=attempt,
         message=refusal.message,
@@ -86,80 +101,102 @@ def refused(run: Run, refusal: Refusal, now: datetime, published: set[Mark]) -> 
     )
 
 
-def status_event(run: Run, names: Names, update: RunUpdate, change: StateChange, transition: int, collected: Collected | None) -> RunStatus:
-    """Data of a run-status event."""
+def status_event(
+    run: Run,
+    names: Names,
+    report: RunUpdate,
+    change: StateChange,
+    *,
+    transition: int,
+    current: CurrentSubmission,
+    collected: Collected | None = None,
+) -> RunStatus:
+    """Data of a run-status event. `current`: the submission that is on from then on."""
     final = change.state.final
+    start = begun(report)
     return RunStatus(
         provider=provider_of(run, names),
         pipeline_name=f"{run.metadata.namespace}/{run.spec.pipeline_name}",
         run_name=run.metadata.full_name,
         run_uid=run.metadata.uid,
         run_configuration_name=configuration_of(run, names),
-        run_id=update.provider_id,
-        attempt=update.attempt,
+        run_id=report.provider_id,
+        attempt=report.attempt,
+        submission=current.number,
+        first_attempt=current.first_attempt,
         transition=transition,
         state=change.state.value,
-        previous_state=previous_state(run, update, change),
+        previous_state=previous_state(run, report, change),
         time=millis(change.time),
-        message=message_of(run, update) if final or change == update.history[-1] else "",
+        run_start_time=millis(start) if start is not None and start <= change.time else None,
+        message=report.message if final or change == report.history[-1] else "",
         artifacts=list(collected.artifacts) if final and collected is not None else [],
-        url=update.url,
+        url=report.url,
     )
 
 
-def previous_state(run: Run, update: RunUpdate, change: StateChange) -> str:
-    """The state before `change` in the backend's history, else the last one projected."""
-    before = ""
-    for entry in translated(run, update):
-        if mark(update.attempt, entry) == mark(update.attempt, change):
+def previous_state(run: Run, report: RunUpdate, change: StateChange) -> str:
+    """The state before `change` in the report's history, of a later attempt's first one the state in which the earlier attempt is shown."""
+    before = str(run.status.state or "") if run.status.attempt < report.attempt else ""
+    for entry in report.history:
+        if mark(report.attempt, entry) == mark(report.attempt, change):
             return before
         before = entry.state.value
     return before
 
 
-def completion(run: Run, names: Names, update: RunUpdate, collected: Collected | None) -> RunCompletion:
+def completion(run: Run, names: Names, report: RunUpdate, current: CurrentSubmission, collected: Collected | None) -> RunCompletion:
     """Data of the run-completion event."""
-    state = final_state(run, update)
+    state = report.state
     found = collected or Collected()
-    start = millis(update.start_time) if update.start_time else None
-    end = millis(update.end_time or update.history[-1].time)
-    labels = run.metadata.labels
+    started = begun(report)
+    start = millis(started) if started is not None else None
+    end = millis(report.end_time or report.history[-1].time)
     return RunCompletion(
         provider=provider_of(run, names),
         status="succeeded" if state is RunState.SUCCEEDED else "failed",
         state=state.value,
         pipeline_name=f"{run.metadata.namespace}/{run.spec.pipeline_name}",
-        pipeline_version=labels.get(names.pipeline_version, run.status.pipeline_version),
+        pipeline_version=run.metadata.labels.get(names.pipeline_version, run.status.pipeline_version),
         experiment_name=f"{run.metadata.namespace}/{run.spec.experiment_name}" if run.spec.experiment_name else "",
         run_name=run.metadata.full_name,
         run_uid=run.metadata.uid,
         run_configuration_name=configuration_of(run, names),
-        run_id=update.provider_id,
-        attempt=update.attempt,
+        run_id=report.provider_id,
+        attempt=report.attempt,
+        submission=current.number,
+        first_attempt=current.first_attempt,
         serving_model_artifacts=list(found.serving),
         artifacts=list(found.artifacts),
         artifacts_complete=found.complete,
         training=Span(
-            start_time=millis(update.training_start) if update.training_start else start,
-            end_time=millis(update.training_end) if update.training_end else end,
+            start_time=millis(report.training_start) if report.training_start else start,
+            end_time=millis(report.training_end) if report.training_end else end,
         ),
         run_start_time=start,
         run_end_time=end,
-        message="; ".join(filter(None, [message_of(run, update), *found.problems])),
-        failed_task=update.failed_task,
-        url=update.url,
-        trigger=Cause(),
+        message="; ".join(filter(None, [report.message, *found.problems])),
+        failed_task=report.failed_task,
+        url=report.url,
+        trigger=cause_of(run, names),
     )
 
 
-def message_of(run: Run, update: RunUpdate) -> str:
-    """Why it failed, in words that name the cause on our side where there is one."""
-    cancelled = run.status.cancellation
-    if update.state is RunState.STOPPED and cancelled is not None:
-        if cancelled.reason == "DeadlineExceeded":
-            return f"ran longer than spec.activeDeadlineSeconds ({run.spec.active_deadline_seconds} s)"
-        return "stopped by spec.cancel" if cancelled.reason == "Cancelled" else "stopped because the Run was deleted"
-    return update.message
+def completion_of(run: Run, names: Names, told: RunStatus) -> RunCompletion:
+    """The completion that a final run-status promised, of an attempt that the backend tells nothing of any more: it was re-opened."""
+    update = RunUpdate(
+        submission_id="",
+        provider_id=told.run_id,
+        history=(StateChange(RunState(told.state), told.time),),
+        attempt=told.attempt,
+        message=told.message,
+        url=told.url,
+        end_time=told.time,
+    )
+    current = CurrentSubmission(told.submission, told.first_attempt)
+    made = completion(run, names, update, current, Collected(tuple(told.artifacts)))
+    span = Span(start_time=told.run_start_time, end_time=told.time)
+    return made.model_copy(update={"run_start_time": told.run_start_time, "training": span})
 
 
 def provider_of(run: Run, names: Names) -> str:
@@ -170,4 +207,13 @@ def provider_of(run: Run, names: Names) -> str:
 def configuration_of(run: Run, names: Names) -> str:
     """The RunConfiguration that made the Run, as namespace/name, or empty."""
     owner = next((o.name for o in run.metadata.owner_references if o.kind == "RunConfiguration" and o.controller), "")
-    return f"{run.metadata.namespace}/{owner}" if owner else ""
+    name = owner or name_in(names.run_configuration, run.metadata.labels, run.metadata.annotations)
+    return f"{run.metadata.namespace}/{name}" if name else ""
+
+
+def cause_of(run: Run, names: Names) -> Cause:
+    """What started the Run, as its labels say; nothing when a person or a program created it."""
+    labels, annotations = run.metadata.labels, run.metadata.annotations
+    source = name_in(names.trigger_source, labels, annotations)
+    namespace = name_in(names.trigger_source_namespace, labels, annotations)
+    return Cause(type=labels.get(names.trigger_type, ""), source=f"{namespace}/{source}" if namespace and source else source)

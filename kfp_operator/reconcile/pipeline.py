@@ -15,7 +15,7 @@ from kfp_operator.api.conditions import Wish
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline, PipelineStatus
 from kfp_operator.api.states import SyncState
-from kfp_operator.reconcile.run import allows
+from kfp_operator.reconcile.blockers import allows
 from kfp_operator.reconcile.situation import ProviderView
 
 SOURCE_AGAIN = 60.0

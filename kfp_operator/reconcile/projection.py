@@ -13,6 +13,7 @@ from kfp_operator.api import conditions, hashing
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import HistoryEntry, Run, RunArtifact, RunStatus
 from kfp_operator.api.states import RunState, SyncState
+from kfp_operator.reconcile.attempts import CurrentSubmission, shown, told
 from kfp_operator.schemas import Artifact, RunCompletion
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
@@ -55,6 +56,7 @@ def _status(run: Run, event: RunStatusEvent, names: Names, now: datetime) -> Pro
         "provider_id": event.run_id or status.provider_id,
         "state": state,
         "attempt": event.attempt,
+        **_submission(status, told(event)),
         "transition": event.transition,
         "message": event.message,
         "url": event.url or status.url,
@@ -62,10 +64,11 @@ def _status(run: Run, event: RunStatusEvent, names: Names, now: datetime) -> Pro
         "observed_generation": run.metadata.generation,
         **_versions(run, status.pipeline_version or run.metadata.labels.get(names.pipeline_version, "")),
     }
+    start = event.run_start_time or (event.time if state is RunState.RUNNING else None)
     if reopened:
-        update |= {"completion_state": None, "end_time": None, "failed_task": "", "artifacts": [], "cancellation": None}
-    if state is RunState.RUNNING and (status.start_time is None or reopened):
-        update["start_time"] = event.time.replace(microsecond=0)
+        update |= {"completion_state": None, "end_time": None, "failed_task": "", "artifacts": [], "cancellation": None, "start_time": None}
+    if start is not None and (status.start_time is None or reopened):
+        update["start_time"] = start.replace(microsecond=0)
     if run.metadata.deletion_timestamp is not None:
         update["synchronization_state"] = SyncState.DELETING
         wishes = conditions.run_deleting(status.conditions, "its run is being stopped")
@@ -85,8 +88,12 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
     if status.completion_state is not None and event.attempt == status.attempt:
         return Projection(status, "duplicate")
     state = RunState(event.state)
-    reached = bool(event.run_id)
+    reached = bool(event.run_id) or event.submission > 1
+    reopened = status.completion_state is not None
     end = event.run_end_time or now
+    start = event.run_start_time.replace(microsecond=0) if event.run_start_time else status.start_time
+    if event.attempt > 1 and status.start_time is not None and not reopened:
+        start = status.start_time  # the Run's, not the last attempt's
     failed_before_backend = not reached and state is not RunState.SUCCEEDED
     wishes = conditions.run_finished(state, event.message, synchronized=not failed_before_backend)
     update = {
@@ -95,8 +102,9 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
         "provider_id": event.run_id or status.provider_id,
         "state": state,
         "attempt": event.attempt,
+        **_submission(status, told(event)),
         "completion_state": "Succeeded" if event.status == "succeeded" else "Failed",
-        "start_time": event.run_start_time.replace(microsecond=0) if event.run_start_time else status.start_time,
+        "start_time": start,
         "end_time": end.replace(microsecond=0),
         "artifacts": [_artifact(a) for a in event.artifacts],
         "message": event.message,
@@ -107,7 +115,15 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
         "observed_generation": run.metadata.generation,
         "conditions": conditions.apply(status.conditions, wishes, generation=run.metadata.generation, now=now),
     }
+    if reopened:
+        update["cancellation"] = None
     return Projection(status.model_copy(update=update), "applied")
+
+
+def _submission(status: RunStatus, event: CurrentSubmission) -> dict[str, int]:
+    """Which submission is on; not said of a Run that was never tried again."""
+    current = max(shown(status), event)
+    return {} if current == CurrentSubmission() else {"submission": current.number, "first_attempt": current.first_attempt}
 
 
 def _versions(run: Run, pipeline_version: str) -> dict[str, str]:

@@ -1,42 +1,53 @@
 """Decides what to do next for a Run. Pure: the object, what this process knows, the clock in; one step out.
 
-A Run is taken through: wait for its Pipeline and Provider -> `Bind` (finalizer, and the version it runs, durable before anything
-happens at the backend) -> `Submit` -> every state the backend reports is published (`PublishStatus`), the end with
-`PublishCompletion` -> the projector turns those events into status -> `Release`.
+A Run is taken through: wait for its Pipeline, Provider and parameters -> `Bind` (finalizer, and the version it runs, durable before
+anything happens at the backend) -> `Submit` -> every state the backend reports is published (`PublishStatus`), the end with
+`PublishCompletion` -> the projector turns those events into status -> `Release`. A run that failed and is tried again goes from the
+run-status `retrying` back to `Submit`; one that is re-opened at the backend after its Run had settled is taken up again with `Reopen`.
 
 The difference between status and observation is the outbox: nothing that was published is remembered durably, because after a
 crash the comparison runs again and the bus refuses what it has. So every step may be repeated, and none depends on an earlier one
 having been recorded anywhere but in the object, at the backend or on the bus.
+
+What keeps a Run from its submission is in `blockers`, whether and when it is tried again in `retry`, how it is told in `telling`.
 """
 
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kfp_operator.api import conditions
-from kfp_operator.api.conditions import Wish
-from kfp_operator.api.provider import Provider
-from kfp_operator.api.run import Cancellation, RunStatus
+from kfp_operator.api.run import Cancellation
 from kfp_operator.api.states import FINAL, RunState, SyncState
-from kfp_operator.providers.protocol import RunUpdate, StateChange
-from kfp_operator.reconcile import outcome
+from kfp_operator.providers.protocol import RunUpdate
+from kfp_operator.reconcile import outcome, retry
 from kfp_operator.reconcile.actions import (
-    Action,
     Bind,
     CancelRun,
     Collect,
     Decision,
     DeleteRun,
     Lookup,
-    PublishCompletion,
-    PublishStatus,
     Recall,
     Release,
+    Reopen,
     Submit,
     WriteStatus,
 )
+from kfp_operator.reconcile.attempts import shown
+from kfp_operator.reconcile.blockers import Blocker, blocked, provider_blocker, resolved
 from kfp_operator.reconcile.outcome import Collected, Refusal
 from kfp_operator.reconcile.situation import Situation
-from kfp_operator.schemas import RunCompletion
+from kfp_operator.reconcile.telling import (
+    await_projection,
+    complete,
+    ended,
+    ended_without_backend,
+    noted,
+    publish,
+    undelivered,
+    waiting,
+    with_deletion,
+    write,
+)
 
 CANCEL_AGAIN = timedelta(seconds=30)
 """A cancel that showed no effect is sent again after this long."""
@@ -44,10 +55,12 @@ RELEASE_AFTER = timedelta(minutes=10)
 """A deletion waits at most this long for the backend, then warns and lets go."""
 LOST_AFTER = timedelta(minutes=5)
 """A backend that confirmed a run and then does not know it for this long has lost it."""
-REPUBLISH_AFTER = timedelta(seconds=30)
-"""What was published and is not projected after this long is compared with the bus again (its stream may have been deleted)."""
 COLLECTING_SHOWN_AFTER = timedelta(seconds=5)
 """Artifacts usually take less; only then is the wait worth a write."""
+UNWATCHED_SHOWN_AFTER = timedelta(minutes=1)
+"""A Provider that cannot be used for so long is worth a write to each of its runs in flight."""
+UNWATCHED = "not watched: "
+"""How the message begins that says so."""
 
 
 IDLE = Decision()
@@ -59,7 +72,10 @@ def decide(s: Situation) -> Decision:
     bound = names.finalizer in run.metadata.finalizers
     deleting = run.metadata.deletion_timestamp is not None
     if run.status.completion_state is not None:
-        return _settled(s, bound)
+        if not _reopened(s):
+            return _settled(s, bound)
+        if not bound:
+            return IDLE if deleting else Decision(Reopen())
     if not bound:
         if deleting:
             return IDLE
@@ -71,10 +87,15 @@ def decide(s: Situation) -> Decision:
     return _bound(s, deleting)
 
 
+def _reopened(s: Situation) -> bool:
+    """Whether the backend has gone on with a run whose end its status shows."""
+    return s.known.update is not None and s.known.update.attempt > s.run.status.attempt
+
+
 def _restored(s: Situation, label: str) -> Decision:
     """A Run that ended before it was restored from a backup. Its state is written here: no event will tell it."""
     wishes = conditions.run_restored(f"{s.names.completed}={label}")
-    return _write(s, wishes, SyncState.SUCCEEDED, state=RunState(label) if label in FINAL else None)
+    return write(s, wishes, SyncState.SUCCEEDED, state=RunState(label) if label in FINAL else None)
 
 
 def _settled(s: Situation, bound: bool) -> Decision:
@@ -84,8 +105,8 @@ def _settled(s: Situation, bound: bool) -> Decision:
     ttl = run.spec.ttl_seconds_after_finished
     if ttl is None or run.metadata.deletion_timestamp is not None:
         return IDLE
-    ended = run.status.end_time or run.metadata.creation_timestamp or s.now
-    left = (ended + timedelta(seconds=ttl) - s.now).total_seconds()
+    ended_at = run.status.end_time or run.metadata.creation_timestamp or s.now
+    left = (ended_at + timedelta(seconds=ttl) - s.now).total_seconds()
     return Decision(DeleteRun()) if left <= 0 else Decision(again=left)
 
 
@@ -94,73 +115,25 @@ def _unbound(s: Situation) -> Decision:
     if run.spec.cancel:
         return Decision(Bind("", run.spec.provider))
     blocker = blocked(s)
-    if blocker is None:
-        if s.pipeline is None:  # blocked() says so before
-            raise AssertionError
-        return Decision(Bind(run.spec.pipeline_version or s.pipeline.status.version, s.pipeline.spec.provider))
-    if blocker.refused:
+    if blocker is not None and blocker.refused:
         return Decision(Bind("", run.spec.provider or (s.pipeline.spec.provider if s.pipeline else "")))
-    return _write(s, conditions.run_waiting(blocker.reason, blocker.message, stalled=blocker.stalled), SyncState.CREATING, blocker.message)
+    if blocker is None and (unresolved := _resolve(s)) is not None:
+        return unresolved
+    if blocker is not None:
+        return waiting(s, blocker.reason, blocker.message, stalled=blocker.stalled)
+    if s.pipeline is None:  # blocked() says so before
+        raise AssertionError
+    return Decision(Bind(run.spec.pipeline_version or s.pipeline.status.version, s.pipeline.spec.provider))
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """Why a Run cannot be submitted now."""
-
-    reason: str
-    message: str
-    stalled: bool = False
-    """A person must act."""
-    refused: bool = False
-    """It can never work."""
-
-
-def blocked(s: Situation) -> Blocker | None:
-    """What keeps an unbound Run from its submission; None: nothing."""
-    run, pipeline = s.run, s.pipeline
-    namespace, name, version = run.metadata.namespace, run.spec.pipeline_name, run.spec.pipeline_version
-    if pipeline is None or pipeline.metadata.deletion_timestamp is not None:
-        return Blocker("PipelineNotFound", f"waits for Pipeline {namespace}/{name}, which does not exist; create it and the run starts")
-    if run.spec.provider and run.spec.provider != pipeline.spec.provider:
-        return Blocker(
-            "ProviderMismatch",
-            f"spec.provider: {run.spec.provider} is not {pipeline.spec.provider}, which Pipeline {namespace}/{name} uses; leave it out",
-            refused=True,
-        )
-    if version and version not in s.versions:
-        return Blocker(
-            "PipelineVersionNotFound",
-            f"waits for version {version} of Pipeline {namespace}/{name}, which has {', '.join(sorted(s.versions)) or 'none yet'}",
-        )
-    if not version and (pipeline.status.synchronization_state is not SyncState.SUCCEEDED or not pipeline.status.version):
-        why = f": {pipeline.status.message}" if pipeline.status.message else ""
-        message = f"waits for Pipeline {namespace}/{name} to be synchronized{why}"
-        return Blocker("PipelineNotReady", message, stalled=conditions.stalled(pipeline.status.conditions))
-    return _provider_blocker(s, pipeline.spec.provider)
-
-
-def _provider_blocker(s: Situation, wanted: str) -> Blocker | None:
-    namespace = s.run.metadata.namespace
-    if s.provider is None or s.provider.resource.metadata.deletion_timestamp is not None:
-        return Blocker("ProviderNotFound", f"waits for Provider {wanted}, which does not exist; create it and the run starts")
-    if not allows(s.provider.resource, namespace):
-        return Blocker(
-            "ProviderForbidden",
-            f"Provider {wanted} does not serve namespace {namespace}; its owner can add it to spec.allowedNamespaces",
-            stalled=True,
-        )
-    if not s.provider.usable:
-        message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
-        return Blocker("ProviderNotReady", message, stalled=conditions.stalled(s.provider.resource.status.conditions))
+def _resolve(s: Situation) -> Decision | None:
+    """Remember what parameters with valueFrom have become, or wait for them; None: all have."""
+    found = resolved(s)
+    if isinstance(found, Blocker):
+        return waiting(s, found.reason, found.message, stalled=found.stalled)
+    if found != s.run.status.resolved:
+        return Decision(WriteStatus(s.run.status.model_copy(update={"resolved": found})), again=0)
     return None
-
-
-def allows(provider: Provider, namespace: str) -> bool:
-    """Whether the Provider serves Runs and Pipelines of the namespace (empty list: all; type local: its own only)."""
-    allowed = provider.spec.allowed_namespaces
-    if namespace == provider.metadata.namespace or namespace in allowed:
-        return True
-    return not allowed and provider.spec.type != "local"
 
 
 def _let_go(s: Situation) -> Decision | None:
@@ -190,35 +163,68 @@ def _bound(s: Situation, deleting: bool) -> Decision:
     run, known = s.run, s.known
     if not known.fresh and not known.recalled:
         return _without_bus(s, deleting) or Decision(Recall())
-    if outcome.attempt_of(run) in known.completed:
-        return _await_projection(s, None)
+    if ended(s):
+        return await_projection(s, None)
     if known.refusal is not None:
-        return _ended_without_backend(s, known.refusal)
+        return ended_without_backend(s, known.refusal)
     if known.update is not None:
         return _observed(s, known.update, deleting)
-    on_record = bool(run.status.provider_id) or run.status.transition > 0
-    if known.submitted or on_record:
+    if known.submitted or _on_record(s):
         if known.absent_since is not None and s.now - known.absent_since >= LOST_AFTER:
-            return _ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
+            return ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
         return _lookup(s)
+    if (stop := _stop_before_submission(s, deleting)) is not None:
+        return stop
+    return _submit(s)
+
+
+def _on_record(s: Situation) -> bool:
+    """Whether an event told that the backend has the current submission."""
+    status, current = s.run.status, s.known.current
+    if current.number == 1:
+        return bool(status.provider_id) or status.transition > 0
+    return status.attempt >= current.first_attempt
+
+
+def _stop_before_submission(s: Situation, deleting: bool) -> Decision | None:
+    """End a Run that nobody wants any more, or whose time is over, before it is submitted, or submitted again."""
+    run, known = s.run, s.known
+    again = " again" if known.current.number > 1 else ""
+    over = retry.deadline(run, None)
     if run.spec.cancel or deleting:
-        if _version(s) and not known.fresh and known.absent_since is None:
-            return _lookup(s)
-        return _ended_without_backend(s, Refusal("Cancelled", "cancelled before it was submitted", state=RunState.STOPPED))
+        refusal = Refusal("Cancelled", f"cancelled before it was submitted{again}", state=RunState.STOPPED)
+    elif over is not None and over <= s.now:
+        refusal = Refusal("DeadlineExceeded", outcome.too_long(run))
+    else:
+        return None
+    if _version(s) and not known.fresh and known.absent_since is None:
+        return _lookup(s)
+    return ended_without_backend(s, refusal)
+
+
+def _submit(s: Situation) -> Decision:
+    """Submit the Run, the first time or again, as soon as nothing keeps it from that."""
+    run, known = s.run, s.known
     version = _version(s)
     if not version:
         blocker = blocked(s)
         if blocker is not None and blocker.refused:
-            return _ended_without_backend(s, Refusal(blocker.reason, blocker.message))
-        return _ended_without_backend(s, Refusal("InvalidBinding", f"label {s.names.pipeline_version} is missing; create the Run again"))
-    blocker = _provider_blocker(s, run.metadata.annotations.get(s.names.provider, ""))
-    if blocker is None and known.trouble:
-        blocker = Blocker(known.trouble_reason or "SubmitRetrying", f"the submission is retried: {known.trouble}")
-        return _write(s, conditions.run_waiting(blocker.reason, blocker.message), SyncState.CREATING, blocker.message, then=Submit(version))
+            return ended_without_backend(s, Refusal(blocker.reason, blocker.message))
+        return ended_without_backend(s, Refusal("InvalidBinding", f"label {s.names.pipeline_version} is missing; create the Run again"))
+    if shown(run.status) < known.current:
+        return await_projection(s, None)  # durable in status as well as on the bus, before anything happens at the backend
+    due = retry.due(run, known)
+    if due is not None and due > s.now:
+        over = retry.deadline(run, None)
+        return Decision(again=((due if over is None else min(due, over)) - s.now).total_seconds())
+    if (unresolved := _resolve(s)) is not None:
+        return unresolved
+    blocker = provider_blocker(s, run.metadata.annotations.get(s.names.provider, ""))
     if blocker is not None:
-        return _write(
-            s, conditions.run_waiting(blocker.reason, blocker.message, stalled=blocker.stalled), SyncState.CREATING, blocker.message
-        )
+        return waiting(s, blocker.reason, blocker.message, stalled=blocker.stalled)
+    if known.trouble:
+        reason = known.trouble_reason or "SubmitRetrying"
+        return waiting(s, reason, f"the submission is retried: {known.trouble}", then=Submit(version))
     return Decision(Submit(version))
 
 
@@ -228,10 +234,13 @@ def _version(s: Situation) -> str:
 
 
 def _lookup(s: Situation) -> Decision:
+    deleting = s.run.metadata.deletion_timestamp is not None
     if s.provider is None or not s.provider.usable:
-        status = _with_deletion(s, s.run.status, s.run.metadata.deletion_timestamp is not None)
-        return Decision(WriteStatus(status) if status != s.run.status else None, again=10)
-    if s.known.absent_since is not None and s.run.status.provider_id:
+        status = with_deletion(s, deleting)
+        if status != s.run.status:
+            return Decision(WriteStatus(status), again=10)
+        return Decision(again=10) if deleting else (_unwatched(s, None) or Decision(again=10))
+    if s.known.absent_since is not None and _on_record(s):
         return Decision(Lookup(), again=30)
     return Decision(Lookup(), again=10)
 
@@ -241,17 +250,22 @@ def _observed(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
     run, known = s.run, s.known
     if (first := _without_bus(s, deleting)) is not None:
         return first
-    changes = outcome.unpublished(run, update, known.published)
+    if known.promised is not None and known.promised.attempt < update.attempt and known.promised.attempt not in known.completed:
+        return complete(s, outcome.completion_of(run, s.names, known.promised))
+    again = retry.why_again(run, known, update, s.now)
+    report = outcome.translated(run, update, again)
+    changes = outcome.unpublished(run, report, known.published)
     if changes and not changes[0].state.completes:
-        return _publish(s, update, changes[0])
+        following = known.current.next(update.attempt) if again and len(changes) == 1 else None
+        return publish(s, report, changes[0], following)
     if update.state.completes:
         if update.state is RunState.SUCCEEDED and known.collected is None:
             return _collect(s, update)
         if changes:
-            return _publish(s, update, changes[0])
-        return _complete(s, outcome.completion(run, s.names, update, known.collected))
+            return publish(s, report, changes[0])
+        return complete(s, outcome.completion(run, s.names, report, known.current, known.collected))
     stop = _stop(s, update, deleting)
-    return stop if stop.action is not None else _await_projection(s, stop.again)
+    return stop if stop.action is not None else await_projection(s, stop.again)
 
 
 def _without_bus(s: Situation, deleting: bool) -> Decision | None:
@@ -265,13 +279,12 @@ def _without_bus(s: Situation, deleting: bool) -> Decision | None:
         if stop.action is not None:
             return stop
     if known.fresh or known.recalled or run.status.transition > 0:
-        return _undelivered(s)
+        return undelivered(s)
     message = "waits for the event bus, which may hold news of this run"
     if not deleting:
-        waiting = conditions.run_waiting("EventBusUnavailable", message)
-        return _write(s, waiting, SyncState.CREATING, message, then=Recall())
+        return waiting(s, "EventBusUnavailable", message, then=Recall())
     if not in_flight:
-        return _write(s, conditions.run_deleting(run.status.conditions, message), SyncState.DELETING, message, then=Recall())
+        return write(s, conditions.run_deleting(run.status.conditions, message), SyncState.DELETING, message, then=Recall())
     return None
 
 
@@ -279,142 +292,65 @@ def _stop(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
     """Stop a run that is in flight, if somebody wants it or its time is over; no action: there is nothing to do now."""
     run, known = s.run, s.known
     waits: list[float] = []
+    if run.status.completion_state is not None:
+        return IDLE  # re-opened: the mark would be lost with what status shows of the attempt before
     reason = None
+    over = retry.deadline(run, update)
     if run.status.cancellation is not None:
         reason = run.status.cancellation.reason
     elif deleting:
         reason = "Deleted"
     elif run.spec.cancel:
         reason = "Cancelled"
-    elif run.spec.active_deadline_seconds is not None and update.start_time is not None:
-        left = (update.start_time + timedelta(seconds=run.spec.active_deadline_seconds) - s.now).total_seconds()
+    elif over is not None:
+        left = (over - s.now).total_seconds()
         if left <= 0:
             reason = "DeadlineExceeded"
         else:
             waits.append(left)
+    status = with_deletion(s, deleting)
     if reason is not None:
         if run.status.cancellation is None:
             mark = Cancellation(reason=reason, time=s.now.replace(microsecond=0))
-            return Decision(WriteStatus(_with_deletion(s, run.status.model_copy(update={"cancellation": mark}), deleting)))
+            return Decision(WriteStatus(status.model_copy(update={"cancellation": mark})))
         if known.cancel_sent is None or s.now - known.cancel_sent >= CANCEL_AGAIN:
             return Decision(CancelRun(), again=CANCEL_AGAIN.total_seconds())
         waits.append((known.cancel_sent + CANCEL_AGAIN - s.now).total_seconds())
-    if deleting:
-        status = _with_deletion(s, run.status, deleting)
-        if status != run.status:
-            return Decision(WriteStatus(status))
+    if status != run.status:
+        return Decision(WriteStatus(status))
+    if not deleting and (unwatched := _unwatched(s, update)) is not None:
+        if unwatched.action is not None:
+            return unwatched
+        waits += [unwatched.again] if unwatched.again is not None else []
     return Decision(again=min(waits, default=None))
 
 
-def _with_deletion(s: Situation, status: RunStatus, deleting: bool) -> RunStatus:
-    if not deleting:
-        return status
-    message = "its run is being stopped"
-    if s.provider is None or not s.provider.usable:
-        why = s.provider.message if s.provider is not None else "it does not exist"
-        message = f"waits for Provider {outcome.provider_of(s.run, s.names)} to stop its run: {why or 'it is not ready'}"
-    wishes = conditions.run_deleting(status.conditions, message)
-    if (undelivered := conditions.find(status.conditions, "EventsDelivered")) is not None:
-        wishes.append(Wish(undelivered.type, undelivered.status, undelivered.reason, undelivered.message))
-    made = conditions.apply(status.conditions, wishes, generation=s.run.metadata.generation, now=s.now)
-    return status.model_copy(
-        update={"synchronization_state": SyncState.DELETING, "conditions": made, "observed_generation": s.run.metadata.generation}
-    )
+def _unwatched(s: Situation, update: RunUpdate | None) -> Decision | None:
+    """Say in a run in flight that its Provider cannot be used, once that lasts, and no longer when it can."""
+    shows = s.run.status.message.startswith(UNWATCHED)
+    if s.provider is not None and s.provider.usable:
+        return noted(s, update.message[:1024] if update is not None else "") if shows else None
+    name = outcome.provider_of(s.run, s.names)
+    if s.provider is None:
+        return noted(s, f"{UNWATCHED}Provider {name} does not exist; what is shown may have changed")
+    since = _unusable_since(s)
+    if not shows and (since is None or s.now - since < UNWATCHED_SHOWN_AFTER):
+        left = UNWATCHED_SHOWN_AFTER - (s.now - since) if since is not None else UNWATCHED_SHOWN_AFTER
+        return Decision(again=left.total_seconds())
+    why = s.provider.message or "it is not ready"
+    return noted(s, f"{UNWATCHED}Provider {name}: {why}; what is shown may have changed") if not shows else None
+
+
+def _unusable_since(s: Situation) -> datetime | None:
+    ready = conditions.find(s.provider.resource.status.conditions, "Ready") if s.provider is not None else None
+    return ready.last_transition_time if ready is not None and ready.status != "True" else None
 
 
 def _collect(s: Situation, update: RunUpdate) -> Decision:
-    ended = update.end_time or update.history[-1].time
-    if s.now - ended >= s.artifact_deadline:
+    ended_at = update.end_time or update.history[-1].time
+    if s.now - ended_at >= s.artifact_deadline:
         s.known.collected = Collected(complete=False)
         return _observed(s, update, s.run.metadata.deletion_timestamp is not None)
-    message = "collecting artifacts"
-    if s.now - ended >= COLLECTING_SHOWN_AFTER and s.run.status.message != message:
-        return Decision(WriteStatus(s.run.status.model_copy(update={"message": message})), again=0)
+    if s.now - ended_at >= COLLECTING_SHOWN_AFTER and (shown_first := noted(s, "collecting artifacts")) is not None:
+        return shown_first
     return Decision(Collect(), again=5)
-
-
-def _ended_without_backend(s: Situation, refusal: Refusal) -> Decision:
-    """The run ends though the backend does not have it: refused, cancelled before its submission, or lost."""
-    run, known = s.run, s.known
-    update = outcome.refused(run, refusal, s.now, known.published)
-    changes = outcome.unpublished(run, update, known.published)
-    if changes:
-        return _publish(s, update, changes[0])
-    return _complete(s, outcome.completion(run, s.names, update, Collected()))
-
-
-def _publish(s: Situation, update: RunUpdate, change: StateChange) -> Decision:
-    n = max(s.run.status.transition, s.known.transition) + 1
-    if undelivered := _undelivered(s):
-        return undelivered
-    return Decision(PublishStatus(outcome.status_event(s.run, s.names, update, change, n, s.known.collected)))
-
-
-def _complete(s: Situation, event: RunCompletion) -> Decision:
-    if undelivered := _undelivered(s):
-        return undelivered
-    return Decision(PublishCompletion(event))
-
-
-def _await_projection(s: Situation, wait: float | None) -> Decision:
-    """All is published; it must come back as status, or be compared with the bus again."""
-    if s.known.published_at is None or (not s.known.completed and s.run.status.transition >= s.known.transition):
-        return _delivered(s) or Decision(again=wait)
-    left = (s.known.published_at + REPUBLISH_AFTER - s.now).total_seconds()
-    if left <= 0:
-        return Decision(again=0, forget_published=True)
-    return Decision(again=left if wait is None else min(left, wait))
-
-
-def _delivered(s: Situation) -> Decision | None:
-    """Show no longer that events are not delivered: the bus is back, and had nothing to be told."""
-    present = s.run.status.conditions
-    if s.known.bus_away_since is not None or conditions.find(present, "EventsDelivered") is None:
-        return None
-    kept = [Wish(c.type, c.status, c.reason, c.message) for c in present if c.type != "EventsDelivered"]
-    made = conditions.apply(present, kept, generation=s.run.metadata.generation, now=s.now)
-    return Decision(WriteStatus(s.run.status.model_copy(update={"conditions": made})), again=0)
-
-
-def _undelivered(s: Situation) -> Decision | None:
-    """Show EventsDelivered=False once the bus has been away long enough to matter."""
-    since = s.known.bus_away_since
-    if since is None or (s.now - since).total_seconds() < 10:
-        return None
-    run = s.run
-    if conditions.find(run.status.conditions, "EventsDelivered") is not None:
-        return None
-    message = "the event bus does not store events; they are told when it does (readiness says what it lacks)"
-    kept = [Wish(c.type, c.status, c.reason, c.message) for c in run.status.conditions]
-    wishes = [*kept, Wish("EventsDelivered", "False", "EventBusUnavailable", message)]
-    made = conditions.apply(run.status.conditions, wishes, generation=run.metadata.generation, now=s.now)
-    return Decision(WriteStatus(run.status.model_copy(update={"conditions": made})), again=0)
-
-
-def _write(
-    s: Situation,
-    wishes: list[Wish],
-    sync: SyncState,
-    message: str = "",
-    *,
-    state: RunState | None = None,
-    then: Action | None = None,
-    again: float | None = None,
-) -> Decision:
-    """Bring reconcile's part of the status up to date, or go on to `then` when it is."""
-    run = s.run
-    made = conditions.apply(run.status.conditions, wishes, generation=run.metadata.generation, now=s.now)
-    status = run.status.model_copy(
-        update={
-            "synchronization_state": sync,
-            "conditions": made,
-            "message": message,
-            "state": state or run.status.state,
-            "observed_generation": run.metadata.generation,
-            "provider": run.metadata.annotations.get(s.names.provider, run.status.provider),
-            "pipeline_version": run.metadata.labels.get(s.names.pipeline_version, run.status.pipeline_version),
-        }
-    )
-    if status != run.status:
-        return Decision(WriteStatus(status), again=again if then is None else 0)
-    return Decision(then, again=again)

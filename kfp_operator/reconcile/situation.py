@@ -1,29 +1,41 @@
 """What a decision about a Run looks at: the object, what this process knows beyond it, and its Pipeline and Provider."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
-from kfp_operator.api.run import Run
+from kfp_operator.api.run import Run, RunStatus
+from kfp_operator.api.run_configuration import RunConfiguration
+from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate
+from kfp_operator.reconcile.attempts import CurrentSubmission, shown, told
 from kfp_operator.reconcile.outcome import Collected, Mark, Refusal
+from kfp_operator.schemas import RunStatus as RunStatusEvent
 
 
 @dataclass(slots=True)
 class Knowledge:
     """What this process knows of a Run beyond the object. Lost in a crash, and made again by looking."""
 
+    current: CurrentSubmission = CurrentSubmission()
+    """The submission that decisions are about; `submitted` to `trouble_reason` are about this one."""
+    heard: CurrentSubmission = CurrentSubmission()
+    """The latest submission that an event named; it becomes the current one between two steps."""
     fresh: bool = False
     """This process bound the Run: nothing was submitted or published before."""
     recalled: bool = False
     """The bus was asked what is stored of the Run (its last run-status, its completion)."""
     submitted: bool = False
     absent_since: datetime | None = None
-    """Since when the backend says it does not know the run."""
+    """Since when the run is known not to be at the backend."""
     refusal: Refusal | None = None
     update: RunUpdate | None = None
+    """The backend's report, its attempt as the Run counts."""
+    promised: RunStatusEvent | None = None
+    """A final run-status of an earlier process, whose completion was not stored when the bus was asked."""
     published: set[Mark] = field(default_factory=set)
     transition: int = 0
     """Highest transition published or seen on the bus."""
@@ -38,6 +50,37 @@ class Knowledge:
     """The last failure that may pass, for people."""
     trouble_reason: str = ""
     bus_away_since: datetime | None = None
+
+    def hear(self, event: RunStatusEvent) -> None:
+        """A run-status is stored: this process published it, asked for it, or read it as it was projected."""
+        self.transition = max(self.transition, event.transition)
+        self.published.add((event.attempt, RunState(event.state), event.time))
+        self.heard = max(self.heard, told(event))
+
+    def turn(self, status: RunStatus) -> None:
+        """Look at the latest submission that is known of; what was known of an earlier one is forgotten."""
+        latest = max(self.current, self.heard, shown(status))
+        if latest != self.current:
+            self._begin(latest)
+
+    def forget_published(self, status: RunStatus) -> None:
+        """Ask the bus anew: what was stored there may be gone."""
+        self.published.clear()
+        self.completed.clear()
+        self.transition = 0
+        self.published_at = None
+        self.fresh = self.recalled = False
+        self.overdue = True
+        self.heard = shown(status)
+        if self.current != self.heard:
+            self._begin(self.heard)
+
+    def _begin(self, current: CurrentSubmission) -> None:
+        self.current = current
+        self.fresh = self.submitted = False
+        self.absent_since = self.cancel_sent = None
+        self.refusal = self.update = self.promised = self.collected = None
+        self.trouble = self.trouble_reason = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +103,8 @@ class Situation:
     known: Knowledge
     versions: frozenset[str]
     """Versions of the Pipeline that can be run."""
+    configurations: Mapping[str, RunConfiguration]
+    """Those that exist of the ones that parameters without a value name, by namespace/name."""
     artifact_deadline: timedelta
     now: datetime
     names: Names

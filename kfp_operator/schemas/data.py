@@ -72,6 +72,8 @@ class RunCompletion(EventData):
     run_configuration_name: str = Field("", description="The RunConfiguration that made the Run, as namespace/name, or empty.")
     run_id: str = Field("", description="The backend's id of the run; empty when it never got there.")
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
+    submission: int = Field(1, ge=1, description="Which submission to the backend it was, from 1: the first, and one for each retry.")
+    first_attempt: int = Field(1, ge=1, description="The attempt with which that submission began; later ones are re-opens at the backend.")
     serving_model_artifacts: list[ServingModelArtifact] = Field(default_factory=list, description="Deprecated: models pushed for serving.")
     artifacts: list[Artifact] = Field(default_factory=list, description="The artifacts that the Run declares.")
     artifacts_complete: bool = Field(True, description="False when the backend did not tell the artifacts in time.")
@@ -95,10 +97,17 @@ class RunStatus(EventData):
     run_configuration_name: str = Field("", description="The RunConfiguration that made the Run, as namespace/name, or empty.")
     run_id: str = Field("", description="The backend's id of the run.")
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
+    submission: int = Field(
+        1, ge=1, description="Which submission to the backend is on, from 1; of the state retrying: the one that comes next."
+    )
+    first_attempt: int = Field(
+        1, ge=1, description="The attempt with which that submission begins; later ones are re-opens at the backend."
+    )
     transition: int = Field(ge=1, description="Number of this change of state, from 1, counted over the Run's life.")
     state: str = Field(description="The state entered.")
     previous_state: str = Field("", description="The state left; empty at first.")
     time: Timestamp = Field(description="When the backend says it was entered.")
+    run_start_time: Timestamp | None = Field(None, description="Begin of the attempt at the backend, once it has begun.")
     message: str = Field("", description="Why, where there is something to say.")
     artifacts: list[Artifact] = Field(default_factory=list, description="Artifacts that are new with this change.")
     url: str = Field("", description="The backend's page of the run.")

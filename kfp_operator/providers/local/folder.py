@@ -288,7 +288,6 @@ class RunFolder:
             submission_id=self.id,
             provider_id=self.id,
             history=tuple(history),
-            attempt=submission.attempt,
             message=result.message if result else waiting if started is None else "",
             failed_task=result.failed_task if result else "",
             start_time=started,

@@ -10,6 +10,7 @@ from kfp_operator.api.conditions import find
 from kfp_operator.api.states import RunState
 from kfp_operator.reconcile import actions as a
 from kfp_operator.reconcile import run as r
+from kfp_operator.reconcile import telling
 from kfp_operator.reconcile.outcome import Collected, Refusal
 from kfp_operator.reconcile.run import decide
 from kfp_operator.reconcile.situation import Knowledge
@@ -156,7 +157,7 @@ def test_what_was_published_and_never_came_back_is_compared_with_the_bus_again()
     known = b.knows(update=b.update("queued"), published={(1, RunState.QUEUED, b.at(0))}, transition=1, published_at=b.NOW)
     subject = b.run(bound=True)
     assert not decide(b.situation(subject, known=known)).forget_published
-    assert decide(b.situation(subject, known=known, now=b.NOW + r.REPUBLISH_AFTER)).forget_published
+    assert decide(b.situation(subject, known=known, now=b.NOW + telling.REPUBLISH_AFTER)).forget_published
 
 
 def test_a_succeeded_run_waits_for_its_artifacts_then_tells_its_end_and_completes() -> None:
