@@ -7,8 +7,9 @@ A Run is a record of what was executed, so its spec is immutable but for what st
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
 from kfp_operator.api.meta import NAMESPACED_NAME, MicroTime, Model, Resource, Status, Time
 from kfp_operator.api.schema import (
@@ -133,46 +134,48 @@ class RunTemplate(Model):
     pipeline: Annotated[str, Enforced(max_length=MAX_PIPELINE_REFERENCE, rules=PIPELINE_REFERENCE)] = Field(
         description=(
             "The Pipeline in this namespace, as name or name:version. Without a version, the latest one when the run starts. "
-            "A Pipeline that does not exist yet is waited for. Immutable."
+            "A Pipeline that does not exist yet is waited for."
         )
     )
     """``name[:version]``"""
     provider: Annotated[str, Enforced(max_length=MAX_NAMESPACED_NAME, rules=(NAMESPACED_NAME,))] = Field(
-        "", description="The Provider to run on, as namespace/name: the Pipeline's, which is the default. Immutable."
+        "", description="The Provider to run on, as namespace/name: the Pipeline's, which is the default."
     )
     """``ns/name``; empty: the Pipeline's."""
     experiment_name: Annotated[str, Enforced(max_length=MAX_NAME)] = Field(
-        "", description="The experiment this run belongs to at the backend; empty: the backend's default. Immutable."
+        "",
+        description=(
+            "The Experiment in this namespace that the run belongs to, or, without one of that name and Provider, what the backend has "
+            "under that name; empty: the backend's default."
+        ),
     )
     parameters: Annotated[list[Parameter], keyed_by("name", 256)] = Field(
-        default_factory=list, description="Values of the pipeline's parameters. Those left out take the pipeline's defaults. Immutable."
+        default_factory=list, description="Values of the pipeline's parameters. Those left out take the pipeline's defaults."
     )
     artifacts: Annotated[list[ArtifactDefinition], keyed_by("name", 64)] = Field(
-        default_factory=list, description="Artifacts to report by name in the status and in the completion event. Immutable."
+        default_factory=list, description="Artifacts to report by name in the status and in the completion event."
     )
     active_deadline_seconds: Annotated[int, Enforced(minimum=1, maximum=31_536_000)] | None = Field(
         None,
         description=(
             "Seconds from the begin of its first attempt after which a run that has not ended is stopped and counts as failed: all retries "
-            "and the pauses between them are within. Absent: no limit. Immutable."
+            "and the pauses between them are within. Absent: no limit."
         ),
     )
     retries: Annotated[int, Enforced(minimum=0, maximum=100)] = Field(
         0,
         description=(
             "How often a run that failed at the backend is tried again, as another attempt of the same Run, after 10 s, 20 s, 40 s ... "
-            "5 min. Not tried again is what was stopped, what the backend refused, and what ran longer than activeDeadlineSeconds. "
-            "Immutable."
+            "5 min. Not tried again is what was stopped, what the backend refused, and what ran longer than activeDeadlineSeconds."
         ),
     )
     ttl_seconds_after_finished: Annotated[int, Enforced(minimum=0, maximum=315_360_000)] | None = Field(
-        None, description="Seconds after its end until this object is deleted. Absent: never. May be changed at any time."
+        None, description="Seconds after its end until this object is deleted. Absent: never."
     )
     deletion_policy: Literal["Cancel", "Orphan"] = Field(
         "Cancel",
         description=(
-            "What becomes of the backend's run when this object is deleted before the end: Cancel stops it, Orphan leaves it to itself. "
-            "May be changed at any time."
+            "What becomes of the backend's run when this object is deleted before the end: Cancel stops it, Orphan leaves it to itself."
         ),
     )
 
@@ -203,6 +206,17 @@ class RunSpec(RunTemplate):
     )
 
     cancel: bool = Field(False, description="Set to true to stop the run. Cannot be taken back.")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The template's fields, and which of them may change in a Run."""
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        properties = dict(schema["properties"])
+        for field in IMMUTABLE | MUTABLE - {"cancel"}:
+            part = properties[to_camel(field)]
+            may = "Immutable." if field in IMMUTABLE else "May be changed at any time."
+            properties[to_camel(field)] = {**part, "description": f"{part['description']} {may}"}
+        return {**schema, "properties": properties}
 
 
 class RunArtifact(Model):

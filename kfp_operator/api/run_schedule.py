@@ -33,7 +33,7 @@ class RunScheduleSpec(Model):
         "", description="The Provider to run on, as namespace/name: the Pipeline's, which is the default."
     )
     experiment_name: Annotated[str, Enforced(max_length=MAX_NAME)] = Field(
-        "", description="The Experiment its runs belong to; empty: the backend's default."
+        "", description="As in a Run: the Experiment its runs belong to; empty: the backend's default."
     )
     parameters: Annotated[list[Parameter], keyed_by("name", 256)] = Field(
         default_factory=list, description="Values of the pipeline's parameters. Those left out take the pipeline's defaults."

@@ -95,6 +95,17 @@ def test_every_immutable_field_of_a_run_has_its_rule() -> None:
     }
 
 
+def test_a_run_says_which_fields_may_change_and_a_template_does_not() -> None:
+    described = {
+        model: schema(kind.model)["properties"]["spec"]["properties"]
+        for kind in KINDS
+        if (model := kind.name) in ("Run", "RunConfiguration")
+    }
+    run, template = described["Run"], described["RunConfiguration"]["run"]["properties"]
+    assert {name for name, part in run.items() if part["description"].endswith("Immutable.")} == {to_camel(field) for field in IMMUTABLE}
+    assert not [name for name, part in template.items() if "mmutable" in part["description"]]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_columns_and_selectable_fields_exist_in_the_schema(kind: Kind) -> None:
     known = {
