@@ -80,7 +80,7 @@ def watch(
 def schema(
     event: Annotated[
         str,
-        typer.Argument(metavar="TYPE", help="run-completion or run-status, with or without org.kubeflow.pipelines.", show_default=False),
+        typer.Argument(metavar="TYPE", help="run-completion, run-status, ..., with or without org.kubeflow.pipelines.", show_default=False),
     ] = "",
 ) -> None:
     """Print the JSON Schema of an event's data: what dataschema refers to."""

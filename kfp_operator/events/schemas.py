@@ -7,13 +7,23 @@ of the old data could break; within one number members are added, and a schema a
 from typing import Any
 
 from kfp_operator.errors import ConfigurationError
-from kfp_operator.schemas import EventData, RunCompletion, RunStatus
+from kfp_operator.schemas import DagCompletion, DagStatus, EventData, InboundEvent, RunCompletion, RunStatus
 
 TYPE_PREFIX = "org.kubeflow.pipelines."
 RUN_COMPLETION = TYPE_PREFIX + "run-completion"
 RUN_STATUS = TYPE_PREFIX + "run-status"
 
-DATA_MODELS: dict[str, type[EventData]] = {RUN_COMPLETION: RunCompletion, RUN_STATUS: RunStatus}
+DAG_COMPLETION = TYPE_PREFIX + "dag-completion"
+DAG_STATUS = TYPE_PREFIX + "dag-status"
+INBOUND = TYPE_PREFIX + "event"
+
+DATA_MODELS: dict[str, type[EventData]] = {
+    RUN_COMPLETION: RunCompletion,
+    RUN_STATUS: RunStatus,
+    DAG_COMPLETION: DagCompletion,
+    DAG_STATUS: DagStatus,
+    INBOUND: InboundEvent,
+}
 """The model of each event type's data."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -4,6 +4,8 @@ A subject says what happened to which object, so that a subscriber chooses with 
 
     <prefix>.run-completion.<namespace>.<run>.<uid>.<attempt>
     <prefix>.run-status.<namespace>.<run>.<uid>.<transition>
+    <prefix>.dag-completion.<namespace>.<dag>.<uid>.<attempt>
+    <prefix>.dag-status.<namespace>.<dag>.<uid>.<transition>
     <prefix>.documented.<namespace>.<run>.<uid>.<attempt>
     <prefix>.inbound.<namespace>.<kind>[.<hash of source and id>]
     <prefix>.provider.<namespace>.<name>
@@ -55,6 +57,16 @@ class Address:
     """The attempt (completions, documented) or the transition (status), from 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class InboundAddress:
+    """The subject of an event that others published, taken apart."""
+
+    namespace: str
+    kind: str
+    digest: str = ""
+    """Of source and id, as `events.inbound.digest` computes it; empty when the publisher left it out."""
+
+
 def encode_token(value: str) -> str:
     """One token of a subject: everything but ``A-Z a-z 0-9 _ - ~`` percent-encoded as UTF-8, so ``.`` is ``%2E``.
 
@@ -96,6 +108,14 @@ class Subjects:
         """Where change of state number `transition` of a Run is stored, once."""
         return self._join(Kind.RUN_STATUS, namespace, name, uid, str(transition))
 
+    def dag_completion(self, namespace: str, name: str, uid: str, attempt: int) -> str:
+        """Where the completion of one attempt of a Dag is stored, once."""
+        return self._join(Kind.DAG_COMPLETION, namespace, name, uid, str(attempt))
+
+    def dag_status(self, namespace: str, name: str, uid: str, transition: int) -> str:
+        """Where change number `transition` of a Dag is stored, once."""
+        return self._join(Kind.DAG_STATUS, namespace, name, uid, str(transition))
+
     def documented(self, namespace: str, name: str, uid: str, attempt: int) -> str:
         """Where the copy for plain subscribers is stored, which a push consumer delivers on the documented subject."""
         return self._join(Kind.DOCUMENTED, namespace, name, uid, str(attempt))
@@ -131,6 +151,13 @@ class Subjects:
         if not re.fullmatch(r"[1-9][0-9]{0,17}", number):
             raise EventError(f"{subject!r} does not end in a number from 1")
         return Address(Kind(tokens[1]), namespace, name, uid, int(number))
+
+    def parse_inbound(self, subject: str) -> InboundAddress:
+        """The parts of a subject of an event that others published; EventError for every other one."""
+        tokens = subject.split(".")
+        if len(tokens) not in (4, 5) or tokens[:2] != [self.prefix, Kind.INBOUND]:
+            raise EventError(f"{subject!r} is not {self.prefix}.{Kind.INBOUND}.<namespace>.<kind>[.<digest>]")
+        return InboundAddress(*map(decode_token, tokens[2:]))
 
     def stream(self, role: Role) -> str:
         """Name of the stream; a prefix other than the default is part of it, so that two operators can share a server."""

@@ -23,7 +23,7 @@ _BARE_TEMPLATE = re.compile(r"""((?:^|[\s{,-])["']?ref["']?\s*:\s*)(\{\{[^{}\n]*
 _WRAPPERS = ("events", "event")
 
 
-def _kind(value: object) -> V1EventKind:
+def _kind(value: Any) -> V1EventKind:
     try:
         return V1EventKind(value)
     except ValueError:

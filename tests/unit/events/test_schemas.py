@@ -33,7 +33,7 @@ def test_a_schema_refuses_another_outcome() -> None:
 
 def test_every_member_is_described() -> None:
     for event_type, document in schemas().items():
-        for part in [document, *document["$defs"].values()]:
+        for part in [document, *document.get("$defs", {}).values()]:
             undescribed = [name for name, member in part["properties"].items() if not {"description", "$ref"} & set(member)]
             assert undescribed == [], event_type
 
@@ -42,6 +42,9 @@ def test_schemas_have_stable_names() -> None:
     assert {event_type: dataschema(event_type) for event_type in DATA_MODELS} == {
         "org.kubeflow.pipelines.run-completion": "urn:kfp-operator:run-completion:v1",
         "org.kubeflow.pipelines.run-status": "urn:kfp-operator:run-status:v1",
+        "org.kubeflow.pipelines.dag-completion": "urn:kfp-operator:dag-completion:v1",
+        "org.kubeflow.pipelines.dag-status": "urn:kfp-operator:dag-status:v1",
+        "org.kubeflow.pipelines.event": "urn:kfp-operator:event:v1",
     }
 
 
@@ -50,5 +53,5 @@ def test_schemas_are_json() -> None:
 
 
 def test_an_unknown_event_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="run-completion, run-status"):
+    with pytest.raises(ConfigurationError, match="run-completion, run-status, dag-completion, dag-status, event"):
         schema("pod-completion")

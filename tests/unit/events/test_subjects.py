@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfp_operator.errors import ConfigurationError, EventError
-from kfp_operator.events.subjects import ROLES, Address, Kind, Subjects, decode_token, encode_token
+from kfp_operator.events.subjects import ROLES, Address, InboundAddress, Kind, Subjects, decode_token, encode_token
 from tests.doubles.events import UID
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -55,6 +55,8 @@ def test_subjects_follow_the_documented_table() -> None:
     assert subjects.run_completion("team-a", "penguin.v2", UID, 1) == f"events.run-completion.team-a.penguin%2Ev2.{UID}.1"
     assert subjects.run_status("team-a", "p", UID, 3) == f"events.run-status.team-a.p.{UID}.3"
     assert subjects.documented("team-a", "p", UID, 2) == f"events.documented.team-a.p.{UID}.2"
+    assert subjects.dag_completion("team-a", "d.e", UID, 1) == f"events.dag-completion.team-a.d%2Ee.{UID}.1"
+    assert subjects.dag_status("team-a", "d", UID, 3) == f"events.dag-status.team-a.d.{UID}.3"
     assert subjects.inbound("team-a", "alert_info") == "events.inbound.team-a.alert_info"
     assert subjects.inbound("team-a", "alert_info", "9f3a") == "events.inbound.team-a.alert_info.9f3a"
     assert subjects.provider("mlops", "vertex") == "events.provider.mlops.vertex"
@@ -89,6 +91,30 @@ def test_a_subject_parses_to_what_it_was_made_of(namespace: str, name: str, uid:
 def test_a_subject_of_anything_else_is_refused(subject: str) -> None:
     with pytest.raises(EventError):
         Subjects().parse(subject)
+
+
+@settings(deadline=None)
+@given(namespace=text, kind=text, digest=st.one_of(st.just(""), text))
+def test_an_inbound_subject_parses_to_what_it_was_made_of(namespace: str, kind: str, digest: str) -> None:
+    subjects = Subjects("mlops")
+    assert subjects.parse_inbound(subjects.inbound(namespace, kind, digest)) == InboundAddress(namespace, kind, digest)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "",
+        "events.inbound.a",
+        "events.inbound.a.b.c.d",
+        "events.inbound.a.",
+        "events.inbound.a.b.",
+        "mlops.inbound.a.b",
+        "events.provider.a.b",
+    ],
+)
+def test_a_subject_that_nobody_publishes_on_is_refused(subject: str) -> None:
+    with pytest.raises(EventError):
+        Subjects().parse_inbound(subject)
 
 
 def test_patterns_select_by_namespace_and_name() -> None:
