@@ -36,6 +36,6 @@ def refusals(cluster: Cluster, refused: Mapping[str, Refused]) -> dict[str, str]
 def columns(table: str) -> list[dict[str, str]]:
     """The rows of a table that kubectl printed."""
     head, *rows = table.splitlines()
-    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    starts = [match.start() for match in re.finditer(r"\S+( \S+)*", head)]
     ends = [*starts[1:], None]
     return [{head[a:b].strip(): row[a:b].strip() for a, b in zip(starts, ends, strict=True)} for row in rows]
