@@ -177,11 +177,12 @@ class Operator:
             guard=guard,
             now=now,
             names=self.names,
+            wake=self.queue.add,
         )
         self.run_schedules = RunScheduleController(
             store=self.store,
             objects=objects,
-            runs=OwnedRuns(self.store, objects),
+            runs=OwnedRuns(self.store, objects, wake=self.queue.add),
             recorder=self.recorder,
             guard=guard,
             now=now,

@@ -11,7 +11,7 @@ from kfp_operator.api import conditions
 from kfp_operator.api.meta import Resource
 from kfp_operator.api.run import Run
 from kfp_operator.errors import AlreadyExists, Conflict, NotFound
-from kfp_operator.operator.ports import Objects
+from kfp_operator.operator.ports import Objects, Wake
 from kfp_operator.operator.store import Key, SettledRun, Store, Stored
 from kfp_operator.reconcile.starting import OwnedRun
 
@@ -22,9 +22,11 @@ REMEMBERED = 10_000
 class OwnedRuns:
     """Runs on behalf of their owners. What was done is seen at once by `of`, before any watch reports it."""
 
-    def __init__(self, store: Store, objects: Objects) -> None:
+    def __init__(self, store: Store, objects: Objects, *, wake: Wake) -> None:
+        """`wake`: what is put into the store here is no news to the watch any more, so the Run's own controller is told."""
         self._store = store
         self._objects = objects
+        self._wake = wake
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def of(self, uid: str) -> list[OwnedRun]:
@@ -46,7 +48,7 @@ class OwnedRuns:
                 why = f"Run {namespace}/{name} exists and is not of {type(owner).__name__} {owner.metadata.name}; delete it"
                 raise AlreadyExists(why, status=409) from None
             run, created = found, False
-        self._store.put(run)
+        self._keep(run)
         return run, created
 
     async def stop(self, namespace: str, run: OwnedRun) -> None:
@@ -54,7 +56,7 @@ class OwnedRuns:
         try:
             found = await self._objects.get(Key("Run", namespace, run.name))
             if isinstance(found, Run) and found.metadata.uid == run.uid:
-                self._store.put(found if found.spec.cancel else await self._objects.patch_spec(found, {"cancel": True}))
+                self._keep(found if found.spec.cancel else await self._objects.patch_spec(found, {"cancel": True}))
                 return
         except NotFound:
             pass
@@ -65,6 +67,10 @@ class OwnedRuns:
         with suppress(NotFound, Conflict):  # it is gone, or there is another one of its name
             await self._objects.delete(Key("Run", namespace, run.name), run.uid)
         self._remember(run)
+
+    def _keep(self, run: Run) -> None:
+        if self._store.put(run):
+            self._wake(Key.of(run))
 
     def _remember(self, run: OwnedRun) -> None:
         """It stays in the store until its end is reported, which others wait for."""

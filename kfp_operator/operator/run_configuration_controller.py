@@ -14,7 +14,7 @@ from kfp_operator.api.states import RunState
 from kfp_operator.errors import AlreadyExists, ClusterError, Conflict, Forbidden, NotFound, Unprocessable
 from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.faults import fault_point
-from kfp_operator.operator.ports import Guard, Now, Objects, Recorder
+from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Wake
 from kfp_operator.operator.store import Key, SettledRun, Store
 from kfp_operator.reconcile import run_configuration as decisions
 from kfp_operator.reconcile.run_configuration_loops import Loops, loops_of
@@ -55,7 +55,9 @@ class RunConfigurationController:
         guard: Guard,
         now: Now,
         names: Names,
+        wake: Wake,
     ) -> None:
+        """`wake`: a Run that is put into the store here is no news to the watch any more, so its own controller is told."""
         self._store = store
         self._objects = objects
         self._versions_of = versions_of
@@ -63,6 +65,7 @@ class RunConfigurationController:
         self._guard = guard
         self._now = now
         self._names = names
+        self._wake = wake
         self._desks: dict[Key, Desk] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -206,11 +209,15 @@ class RunConfigurationController:
         fault_point("run-created")
         known.refused = None
         known.started[action.name] = self._now()
-        self._store.put(run)
+        self._keep(run)
         what = action.occurrence.trigger
         self._recorder.normal(configuration, "Started", f"Run {action.name} was started by {what}")
         for message in action.left_out:
             self._recorder.normal(configuration, "ParameterLeftOut", f"Run {action.name} goes without an optional parameter; {message}")
+
+    def _keep(self, run: Run) -> None:
+        if self._store.put(run):
+            self._wake(Key.of(run))
 
     async def _made_before(self, configuration: RunConfiguration, desk: Desk, key: Key) -> Run | None:
         """The Run of that name, if it is ours; else the reason is kept, and it is tried again."""
@@ -243,7 +250,7 @@ class RunConfigurationController:
         except (Conflict, NotFound):
             await self._fresh(key)
             return
-        self._store.put(stopped)
+        self._keep(stopped)
         self._recorder.normal(configuration, "Replaced", f"Run {run.name} is stopped: another takes its place")
 
     async def _read(self, action: decisions.ReadRun) -> LatestRun | None:
