@@ -124,6 +124,11 @@ class Status(Model):
     )
     message: Text = Field("", description="Why the object waits or failed; empty when there is nothing to say.")
 
+    @property
+    def in_go_form(self) -> bool:
+        """Whether the Go operator wrote it: it has no synchronizationState, which all statuses of ours have."""
+        return self.synchronization_state is None and self != type(self)()
+
     @model_validator(mode="before")
     @classmethod
     def _read_go_operator(cls, data: Any) -> Any:

@@ -7,7 +7,7 @@ A Run is a record of what was executed, so its spec is immutable but for what st
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
@@ -300,6 +300,17 @@ class RunStatus(Status):
         default_factory=list, description="What parameters with valueFrom have become, once and for all attempts."
     )
     cancellation: Cancellation | None = Field(None, description="Set when the operator has decided to stop the run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_go_operators_end(cls, data: Any) -> Any:
+        """The Go operator tells the end of a run by completionState and markedCompletedAt alone, and its version among dependencies."""
+        if not isinstance(data, dict) or data.get("synchronizationState") or not (data.keys() & {"completionState", "dependencies"}):
+            return data
+        ended = data.get("completionState")
+        version = ((data.get("dependencies") or {}).get("pipeline") or {}).get("version")
+        read = {"state": str(ended).lower() if ended else None, "endTime": data.get("markedCompletedAt"), "pipelineVersion": version}
+        return {**{name: value for name, value in read.items() if value}, **data}
 
 
 class Run(Resource):

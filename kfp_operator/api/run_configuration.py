@@ -114,6 +114,12 @@ class LatestRuns(Model):
     succeeded: LatestRun | None = Field(None, description="The latest run that succeeded.")
     failed: LatestRun | None = Field(None, description="The latest run that failed or was stopped.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_go_operators_empty_part(cls, data: Any) -> Any:
+        """The Go operator writes ``succeeded: {}`` before there is one."""
+        return {name: value for name, value in data.items() if value != {}} if isinstance(data, dict) else data
+
 
 class TriggerStatus(Model):
     """How far a trigger got. What it acted upon last is its baseline: older things start nothing."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from kfp_operator.api import revision
-from kfp_operator.api.meta import Model, Resource
+from kfp_operator.api.meta import Model, Resource, Status
 from kfp_operator.api.names import Names, label_value
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.revision import Revision
@@ -48,10 +48,13 @@ class ClusterObjects:
         return await self._patch(resource, {"metadata": {**metadata, "resourceVersion": resource.metadata.resource_version}}, "")
 
     async def patch_status(self, resource: R, status: Model) -> R:
-        """Write the differences to the status; removed members become null."""
-        before = getattr(resource, "status").to_json()  # noqa: B009  # every kind of ours has a status, the base has none
-        after = status.to_json()
-        changes: dict[str, Any] = {name: value for name, value in after.items() if before.get(name) != value}
+        """Write the differences to the status; removed members become null.
+
+        Of a status in the Go operator's form nothing stays: where its form is another, the API server would refuse what is merged into it.
+        """
+        present: Status = getattr(resource, "status")  # noqa: B009  # every kind of ours has a status, the base has none
+        before, after = present.to_json(), status.to_json()
+        changes: dict[str, Any] = {name: value for name, value in after.items() if present.in_go_form or before.get(name) != value}
         changes |= {name: None for name in before if name not in after}
         if not changes:
             return resource
