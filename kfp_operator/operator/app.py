@@ -169,20 +169,21 @@ class Operator:
             artifact_deadline=timedelta(seconds=settings.events.artifact_deadline),
             project=lambda event: self.projector.take(event),
         )
+        owned_runs = OwnedRuns(self.store, objects, wake=self.queue.add)
         self.run_configurations = RunConfigurationController(
             store=self.store,
             objects=objects,
+            runs=owned_runs,
             versions_of=self.pipelines.versions_of,
             recorder=self.recorder,
             guard=guard,
             now=now,
             names=self.names,
-            wake=self.queue.add,
         )
         self.run_schedules = RunScheduleController(
             store=self.store,
             objects=objects,
-            runs=OwnedRuns(self.store, objects, wake=self.queue.add),
+            runs=owned_runs,
             recorder=self.recorder,
             guard=guard,
             now=now,

@@ -1,7 +1,7 @@
 """The Runs that an object controls: seen in the store, and started, stopped and deleted at the API server."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,9 +29,9 @@ class OwnedRuns:
         self._wake = wake
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
-    def of(self, uid: str) -> list[OwnedRun]:
-        """The Runs that the object with this uid controls."""
-        found = (seen(stored) for stored in self._store.owned(uid))
+    def of(self, uid: str, *, settled: Callable[[SettledRun], bool] = lambda _: True) -> list[OwnedRun]:
+        """The Runs that the object with this uid controls. `settled`: which of those that are settled, of which there may be thousands."""
+        found = (seen(stored) for stored in self._store.owned(uid) if not isinstance(stored, SettledRun) or settled(stored))
         return [replace(run, stopping=True, deleting=True) if run.uid in self._deleted else run for run in found if run is not None]
 
     async def start(self, owner: Resource, manifest: Mapping[str, Any]) -> tuple[Run, bool]:

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
@@ -14,8 +13,9 @@ from kfp_operator.api.states import RunState
 from kfp_operator.errors import AlreadyExists, ClusterError, Conflict, Forbidden, NotFound, Unprocessable
 from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.faults import fault_point
-from kfp_operator.operator.ports import Guard, Now, Objects, Recorder, Wake
-from kfp_operator.operator.store import Key, SettledRun, Store
+from kfp_operator.operator.owned_runs import OwnedRuns
+from kfp_operator.operator.ports import Guard, Now, Objects, Recorder
+from kfp_operator.operator.store import Key, Store
 from kfp_operator.reconcile import run_configuration as decisions
 from kfp_operator.reconcile.run_configuration_loops import Loops, loops_of
 from kfp_operator.reconcile.run_configuration_parameters import allows, full_name, references
@@ -38,8 +38,6 @@ class Desk:
     known: Knowledge = field(default_factory=Knowledge)
     unsure: bool = False
     """A write was not answered: the object may be newer than what is here."""
-    deleted: set[str] = field(default_factory=set)
-    """uids of Runs that were deleted and that the watch may still show."""
 
 
 class RunConfigurationController:
@@ -50,22 +48,21 @@ class RunConfigurationController:
         *,
         store: Store,
         objects: Objects,
+        runs: OwnedRuns,
         versions_of: Callable[[str, str], frozenset[str]],
         recorder: Recorder,
         guard: Guard,
         now: Now,
         names: Names,
-        wake: Wake,
     ) -> None:
-        """`wake`: a Run that is put into the store here is no news to the watch any more, so its own controller is told."""
         self._store = store
         self._objects = objects
+        self._runs = runs
         self._versions_of = versions_of
         self._recorder = recorder
         self._guard = guard
         self._now = now
         self._names = names
-        self._wake = wake
         self._desks: dict[Key, Desk] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -116,7 +113,7 @@ class RunConfigurationController:
             versions=self._versions_of(namespace, spec.run.pipeline_name),
             configurations={name: other for name, other in others.items() if other is not None},
             loops=self._loops(configuration),
-            runs=self._runs(configuration, desk),
+            runs=self._own(configuration),
             known=desk.known,
             now=self._now(),
             names=self._names,
@@ -137,24 +134,12 @@ class RunConfigurationController:
         named = [full_name(reference, namespace) for reference in configuration.spec.triggers.run_configurations]
         return [each for each in named if (other := self._other(each)) is not None and allows(other, namespace)]
 
-    def _runs(self, configuration: RunConfiguration, desk: Desk) -> list[OwnedRun]:
+    def _own(self, configuration: RunConfiguration) -> list[OwnedRun]:
         """Its Runs; of those that are settled, which may be thousands, only those that a decision can be about."""
-        spec, pending = configuration.spec, set()
-        for entry in configuration.status.triggers:
-            pending |= {occurrence_name(configuration, entry.name, what) for what in entry.pending}
+        spec = configuration.spec
+        pending = {occurrence_name(configuration, e.name, what) for e in configuration.status.triggers for what in e.pending}
         limited = spec.successful_runs_history_limit is not None or spec.failed_runs_history_limit is not None
-        found, present = [], set()
-        for stored in self._store.owned(desk.uid):
-            uid = stored.uid if isinstance(stored, SettledRun) else stored.metadata.uid
-            present.add(uid)
-            if uid in desk.deleted:
-                continue
-            if isinstance(stored, Run):
-                found.append(_unsettled_run(stored))
-            elif isinstance(stored, SettledRun) and (limited or stored.key.name in pending):
-                found.append(_settled_run(stored))
-        desk.deleted &= present
-        return found
+        return self._runs.of(configuration.metadata.uid, settled=lambda run: limited or run.key.name in pending)
 
     # What is done
 
@@ -166,13 +151,13 @@ class RunConfigurationController:
                 await self._start(configuration, desk, action)
             case decisions.StopRuns(runs):
                 for run in runs:
-                    await self._stop(configuration, run)
+                    self._guard()
+                    await self._runs.stop(configuration.metadata.namespace, run)
+                    self._recorder.normal(configuration, "Replaced", f"Run {run.name} is stopped: another takes its place")
             case decisions.DeleteRuns(runs):
                 for run in runs:
                     self._guard()
-                    with suppress(NotFound, Conflict):
-                        await self._objects.delete(Key("Run", configuration.metadata.namespace, run.name), run.uid)
-                    desk.deleted.add(run.uid)
+                    await self._runs.delete(configuration.metadata.namespace, run)
             case decisions.ReadRun():
                 desk.known.followed[action.occurrence] = await self._read(action)
 
@@ -195,41 +180,19 @@ class RunConfigurationController:
         self._tell(configuration, written)
 
     async def _start(self, configuration: RunConfiguration, desk: Desk, action: decisions.StartRun) -> None:
-        known = desk.known
         try:
-            run = await self._objects.create(Run, action.manifest)
-        except AlreadyExists:
-            found = await self._made_before(configuration, desk, Key("Run", configuration.metadata.namespace, action.name))
-            if found is None:
-                return
-            run = found
-        except (Forbidden, Unprocessable, NotFound) as error:
-            self._refuse(configuration, desk, f"the API server refuses Run {action.name}; it is tried again: {error}")
+            _, created = await self._runs.start(configuration, action.manifest)
+        except (AlreadyExists, Forbidden, Unprocessable, NotFound) as error:
+            self._refuse(configuration, desk, f"Run {action.name} cannot be created and is tried again: {error}")
             return
         fault_point("run-created")
-        known.refused = None
-        known.started[action.name] = self._now()
-        self._keep(run)
-        what = action.occurrence.trigger
-        self._recorder.normal(configuration, "Started", f"Run {action.name} was started by {what}")
+        desk.known.refused = None
+        desk.known.started[action.name] = self._now()
+        if not created:
+            return
+        self._recorder.normal(configuration, "Started", f"Run {action.name} was started by {action.occurrence.trigger}")
         for message in action.left_out:
             self._recorder.normal(configuration, "ParameterLeftOut", f"Run {action.name} goes without an optional parameter; {message}")
-
-    def _keep(self, run: Run) -> None:
-        if self._store.put(run):
-            self._wake(Key.of(run))
-
-    async def _made_before(self, configuration: RunConfiguration, desk: Desk, key: Key) -> Run | None:
-        """The Run of that name, if it is ours; else the reason is kept, and it is tried again."""
-        try:
-            run = await self._objects.get(key)
-        except NotFound:
-            return None  # it went this moment
-        owner = next((owner.uid for owner in run.metadata.owner_references if owner.controller), "")
-        if isinstance(run, Run) and owner == desk.uid:
-            return run
-        self._refuse(configuration, desk, f"Run {key.name} exists and was not made by this RunConfiguration; delete it, it is in the way")
-        return None
 
     def _refuse(self, configuration: RunConfiguration, desk: Desk, message: str) -> None:
         before = desk.known.refused
@@ -238,20 +201,6 @@ class RunConfigurationController:
         desk.known.refused = Refused(message, self._now() + delay, failures)
         if before is None or before.message != message:
             self._recorder.warning(configuration, "RunRefused", message)
-
-    async def _stop(self, configuration: RunConfiguration, run: OwnedRun) -> None:
-        key = Key("Run", configuration.metadata.namespace, run.name)
-        stored = self._store.get(key)
-        if not isinstance(stored, Run) or stored.metadata.uid != run.uid:
-            return
-        self._guard()
-        try:
-            stopped = await self._objects.patch_spec(stored, {"cancel": True})
-        except (Conflict, NotFound):
-            await self._fresh(key)
-            return
-        self._keep(stopped)
-        self._recorder.normal(configuration, "Replaced", f"Run {run.name} is stopped: another takes its place")
 
     async def _read(self, action: decisions.ReadRun) -> LatestRun | None:
         try:
@@ -279,17 +228,3 @@ class RunConfigurationController:
         for entry in status.triggers:
             if entry.suppressed > suppressed.get(entry.name, 0):
                 self._recorder.normal(written, "Suppressed", f"{entry.name}: {entry.message}")
-
-
-def _settled_run(run: SettledRun) -> OwnedRun:
-    created = datetime.fromtimestamp(run.created, UTC)
-    ended = datetime.fromtimestamp(run.ended, UTC) if run.ended else created
-    return OwnedRun(run.key.name, run.uid, created, run.state, ended, settled=True)
-
-
-def _unsettled_run(run: Run) -> OwnedRun:
-    meta, status = run.metadata, run.status
-    created = meta.creation_timestamp or datetime.fromtimestamp(0, UTC)
-    deleting = meta.deletion_timestamp is not None
-    ended = (status.end_time or created) if status.completion_state is not None else None
-    return OwnedRun(meta.name, meta.uid, created, status.state, ended, stopping=run.spec.cancel or deleting, deleting=deleting)

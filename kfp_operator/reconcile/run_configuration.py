@@ -9,7 +9,7 @@ Starts by policy (`concurrencyPolicy`) are decided over the Runs that exist when
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -105,16 +105,19 @@ def decide(s: ConfigurationSituation) -> Decision:
     """The next step for the RunConfiguration."""
     if s.configuration.metadata.deletion_timestamp is not None:
         return Decision()  # its Runs go with it
-    settled, last_tick = _settle(s)
-    looked = look(s, settled)
+    settled = _Settled(s)
+    looked = look(s, [settled.without(entry) for entry in s.configuration.status.triggers])
+    # once more: who sees less than another process did sees things happen again that have their Runs
+    looked = [replace(each, entry=settled.without(each.entry)) for each in looked]
     plan = _plan(s, looked)
     if plan.action is not None and len(s.known.started) < BATCH:
         return Decision(plan.action)
     following = min((each.next for each in looked if each.next is not None), default=None)
     problems = [*plan.problems, *(each.problem for each in looked if each.problem is not None)]
     status = status_of(s, list(plan.entries.values()), problems, following=following)
-    if last_tick is not None and (status.last_schedule_time is None or last_tick > status.last_schedule_time):
-        status = status.model_copy(update={"last_schedule_time": last_tick})
+    tick = settled.last_tick
+    if tick is not None and (status.last_schedule_time is None or tick > status.last_schedule_time):
+        status = status.model_copy(update={"last_schedule_time": tick})
     if status != s.configuration.status:
         return Decision(WriteStatus(status), again=0)
     if plan.action is not None:
@@ -127,25 +130,29 @@ def decide(s: ConfigurationSituation) -> Decision:
     return Decision(again=_again(s, following))
 
 
-def _settle(s: ConfigurationSituation) -> tuple[list[TriggerStatus], datetime | None]:
-    """The entries without what has its Run; and the last tick among that."""
-    there = {run.name: run.created for run in s.runs}
-    there |= {name: time for name, time in s.known.started.items() if name not in there}
-    ended = {run.name for run in s.configuration.status.recent_runs}
-    entries, last_tick = [], None
-    for entry in s.configuration.status.triggers:
+class _Settled:
+    """Takes off what has its Run."""
+
+    def __init__(self, s: ConfigurationSituation) -> None:
+        self._s = s
+        self._there = dict(s.known.started) | {run.name: run.created for run in s.runs}
+        self._ended = {run.name for run in s.configuration.status.recent_runs}
+        self.last_tick: datetime | None = None
+        """The latest tick among it."""
+
+    def without(self, entry: TriggerStatus) -> TriggerStatus:
+        """The entry without it."""
         left = []
         for what in entry.pending:
-            name = run_name(s, Occurrence(entry.name, what))
-            if name not in there and name not in ended:
+            name = run_name(self._s, Occurrence(entry.name, what))
+            if name not in self._there and name not in self._ended:
                 left.append(what)
                 continue
-            entry = entry.model_copy(update={"last_run": name, "last_time": there.get(name, entry.last_time), "message": ""})
+            entry = entry.model_copy(update={"last_run": name, "last_time": self._there.get(name, entry.last_time), "message": ""})
             if entry.name.startswith(SCHEDULE):
-                tick = tick_of(what, s.now)
-                last_tick = tick if last_tick is None else max(tick, last_tick)
-        entries.append(entry.model_copy(update={"pending": left}) if len(left) != len(entry.pending) else entry)
-    return entries, last_tick
+                tick = tick_of(what, self._s.now)
+                self.last_tick = tick if self.last_tick is None else max(tick, self.last_tick)
+        return entry.model_copy(update={"pending": left}) if len(left) != len(entry.pending) else entry
 
 
 def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:

@@ -186,15 +186,21 @@ def _on_pipeline(s: ConfigurationSituation, before: TriggerStatus | None) -> Loo
         return Looked(entry.model_copy(update={"subject": "pinned", "baseline": spec.run.pipeline_version, "message": message}))
     if pipeline is None or pipeline.status.synchronization_state is not SyncState.SUCCEEDED or not pipeline.status.version:
         return Looked(entry)
-    version, uid = pipeline.status.version, pipeline.metadata.uid
-    if entry.baseline == version and entry.subject == uid:
+    version, uid, revision = pipeline.status.version, pipeline.metadata.uid, pipeline.metadata.resource_version
+    seen, _, seen_at = entry.baseline.rpartition(".")
+    if entry.subject == uid and (seen == version or _older(revision, seen_at)):
         return Looked(entry)
     new = entry.subject == uid or (not entry.subject and spec.start_from == "Latest")
-    update = {"subject": uid, "baseline": version}
+    update = {"subject": uid, "baseline": f"{version}.{revision}"}
     if entry.subject == "pinned":
         update["message"] = ""
-    entry = entry.model_copy(update=update)
-    return Looked(_arrived(s, entry, [f"{version}.{pipeline.status.observed_generation}"] if new else []))
+    # with the resourceVersion, a version that comes back is another occurrence: a ConfigMap may change without a new generation
+    return Looked(_arrived(s, entry.model_copy(update=update), [f"{version}.{revision}"] if new else []))
+
+
+def _older(revision: str, than: str) -> bool:
+    """Whether this process sees an older Pipeline than another one did; resourceVersions compare as integers (KEP-5504)."""
+    return revision.isdecimal() and than.isdecimal() and int(revision) < int(than)
 
 
 def _on_run_spec(s: ConfigurationSituation, before: TriggerStatus | None) -> Looked:

@@ -70,6 +70,7 @@ class Rig:
         self.known = Knowledge()
         self.now: datetime = builders.NOW
         self.writes = 0
+        self._revision = 1
 
     # What happens
 
@@ -116,11 +117,12 @@ class Rig:
         annotations = {**metadata.annotations, builders.NAMES.start: text}
         self.configuration = self.configuration.model_copy(update={"metadata": metadata.model_copy(update={"annotations": annotations})})
 
-    def publish(self, version: str, *, generation: int = 2, uid: str = "pipeline-uid") -> None:
+    def publish(self, version: str, *, uid: str = "pipeline-uid") -> None:
         """The Pipeline gets a version."""
-        status = {"synchronizationState": "Succeeded", "version": version, "observedGeneration": generation}
-        found = builders.pipeline(status=status)
-        self.pipeline = found.model_copy(update={"metadata": found.metadata.model_copy(update={"uid": uid})})
+        self._revision += 1
+        found = builders.pipeline(status={"synchronizationState": "Succeeded", "version": version})
+        metadata = found.metadata.model_copy(update={"uid": uid, "resource_version": str(self._revision)})
+        self.pipeline = found.model_copy(update={"metadata": metadata})
 
     def upstream_ends(self, name: str, *ends: RunCompletion, news: bool = True) -> None:
         """Ends of runs of another configuration are told."""

@@ -110,15 +110,26 @@ def test_a_new_version_of_the_pipeline_starts_a_run_of_that_version() -> None:
 
 def test_a_version_that_comes_back_is_new_again() -> None:
     made = rig(triggers={"onChange": ["pipeline"]})
-    for generation, version in enumerate(["aaaaaa", builders.VERSION, "aaaaaa"], start=2):
-        made.publish(version, generation=generation)
+    for version in ("aaaaaa", builders.VERSION, "aaaaaa"):
+        made.publish(version)
         assert made.settle() == ["onChangePipeline train"]
     assert len(made.runs) == 3
 
 
 def test_an_edit_of_the_pipeline_that_leaves_its_version_starts_nothing() -> None:
     made = rig(triggers={"onChange": ["pipeline"]})
-    made.publish(builders.VERSION, generation=9)
+    made.publish(builders.VERSION)
+    assert made.settle() == []
+
+
+def test_who_sees_an_older_pipeline_than_another_did_starts_nothing() -> None:
+    made = rig(triggers={"onChange": ["pipeline"]})
+    older = made.pipeline
+    made.publish("aaaaaa")
+    made.settle()
+    made.pipeline = older
+    assert made.settle() == []
+    made.publish("aaaaaa")
     assert made.settle() == []
 
 
@@ -135,7 +146,7 @@ def test_to_delete_and_to_make_the_pipeline_again_starts_nothing() -> None:
     made = rig(triggers={"onChange": ["pipeline", "runSpec"]})
     made.pipeline = None
     assert made.settle() == []
-    made.publish("cccccc", uid="pipeline-uid-2", generation=1)
+    made.publish("cccccc", uid="pipeline-uid-2")
     assert made.settle() == []
     made.publish("dddddd", uid="pipeline-uid-2")
     assert made.settle() == ["onChangePipeline train"]
@@ -146,9 +157,9 @@ def test_it_does_not_matter_whether_the_pipeline_or_its_configuration_is_made_fi
     first = Rig(builders.configuration(triggers={"onChange": ["pipeline"]}, startFrom=start_from))
     first.pipeline = None
     assert first.settle() == []
-    first.publish("aaaaaa", generation=1)
+    first.publish("aaaaaa")
     second = Rig(builders.configuration(triggers={"onChange": ["pipeline"]}, startFrom=start_from))
-    second.publish("aaaaaa", generation=1)
+    second.publish("aaaaaa")
     assert first.settle() == second.settle() == starts
 
 
