@@ -11,6 +11,7 @@ Messages are for the person who reads them in a condition, an Event or a termina
     │   ├── Retryable             may work later: network, 5xx, 429
     │   └── Permanent             will never work for this submission
     ├── EventError                bytes that are not a valid event of ours
+    │   └── EventRefused          a valid event that is not accepted from whoever sent it
     ├── BusError
     │   ├── BusUnavailable        no answer: the outcome is unknown, look before repeating
     │   ├── StreamMissing         nothing listens on the subject
@@ -72,6 +73,10 @@ class Permanent(ProviderError):
 
 class EventError(KfpOperatorError):
     """Bytes that are not a valid event of ours and never will be."""
+
+
+class EventRefused(EventError):
+    """A valid event that is not accepted: its kind, ref or size, or who sent it."""
 
 
 class BusError(KfpOperatorError):
