@@ -53,6 +53,7 @@ test-integration: setup test-bed ## Run the tests on a real API server and a rea
 .PHONY: test-bed
 test-bed: setup
 	@$(BIN)/python -m tests.cluster build
+	@$(BIN)/python -m tests.doubles.mlmd
 
 lint: setup ## Check style, types and the import contract
 	$(BIN)/ruff check .

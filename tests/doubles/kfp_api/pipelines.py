@@ -11,7 +11,7 @@ from tests.doubles.kfp_api import shapes, templates
 from tests.doubles.kfp_api.failures import PlainRefusal, Refusal, UploadRefusal, answer, invalid, not_found
 from tests.doubles.kfp_api.listing import page
 from tests.doubles.kfp_api.rows import Pipeline, Version
-from tests.doubles.kfp_api.service import Service, body, tags_of
+from tests.doubles.kfp_api.service import Service, body, boolean, tags_of
 
 LONGEST_PIPELINE = 128
 LONGEST_VERSION = 127
@@ -200,7 +200,7 @@ class Pipelines:
         """Remove it; with versions only if the whole is asked for. Runs keep their dead reference."""
         row = self._pipeline(request, "delete")
         versions = self._service.rows.versions_of(row.id)
-        cascade = request.query.get("cascade") == "true" and self._service.options.split_names
+        cascade = boolean(request.query.get("cascade", "")) and self._service.options.split_names
         if versions and not cascade:
             told = f"pipeline {row.id} has existing pipeline versions (e.g. {versions[0].id}). Set cascade=true to delete all versions"
             raise Refusal(3, f"Failed to delete pipeline {row.id}: Invalid input error: {told}", told)

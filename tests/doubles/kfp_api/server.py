@@ -7,11 +7,11 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from aiohttp import web
 
-from kfp_operator.operator.ports import utc_now
 from tests.doubles.kfp_api.artifact_api import ArtifactApi
 from tests.doubles.kfp_api.experiments import Experiments, RecurringRuns
 from tests.doubles.kfp_api.failures import PlainRefusal, Refusal, UploadRefusal, answer
@@ -27,6 +27,11 @@ PREFIX = "/apis/v2beta1"
 LARGEST_BODY = 64 * 1024 * 1024
 TICK = 0.05
 """Seconds between two looks of Argo, on the real clock."""
+
+
+def utc_now() -> datetime:
+    """The real clock."""
+    return datetime.now(UTC)
 
 
 class KfpApi:

@@ -225,3 +225,12 @@ def tags_of(value: Any) -> dict[str, str]:
         if not isinstance(text, str) or not key or "." in key or len(key) > 63 or len(text) > 63:
             raise Refusal(3, f"Invalid input error: tag {key!r} is invalid", "invalid tag")
     return dict(value)
+
+
+def boolean(text: str) -> bool:
+    """A query parameter as Go reads it; Refusal."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("", "0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise Refusal(3, f'type mismatch, parameter: cascade, error: strconv.ParseBool: parsing "{text}": invalid syntax')

@@ -8,10 +8,6 @@
 
 The engine comes from the wheel `ml-metadata`, whose C++ extension takes and gives the bytes of each RPC; it lives in an environment
 of its own in the user's cache folder, because it wants older libraries than ours. `server.py` runs there.
+
+Read in this order: ``environment`` (where the engine comes from), ``engine`` (`Mlmd`), ``recording`` (`WrittenRun` and its parts).
 """
-
-from tests.doubles.mlmd.engine import Mlmd
-from tests.doubles.mlmd.environment import EngineUnavailable, environment
-from tests.doubles.mlmd.recording import ROOT, WrittenArtifact, WrittenExecution, WrittenRun, root
-
-__all__ = ["ROOT", "EngineUnavailable", "Mlmd", "WrittenArtifact", "WrittenExecution", "WrittenRun", "environment", "root"]

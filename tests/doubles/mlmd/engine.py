@@ -2,20 +2,22 @@
 
 import http.client
 import json
+import subprocess
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from tests.cluster.folders import ScratchFolder
 from tests.cluster.ports import free_port
-from tests.cluster.process import Process, ProcessError
+from tests.cluster.process import Process, ProcessError, bound_to_this_process
 from tests.doubles.mlmd.environment import EngineUnavailable, environment
 from tests.doubles.mlmd.recording import WrittenRun
 
 SERVER = Path(__file__).with_name("server.py")
+READER = Path(__file__).with_name("reading.py")
 START_WITHIN = 30.0
 START_ATTEMPTS = 3
 ANSWER_WITHIN = 10.0
@@ -44,6 +46,16 @@ class Mlmd:
         status, told = self._ask("POST", json.dumps(asdict(run)))
         if status != HTTPStatus.OK:
             raise ValueError(f"the run cannot be recorded: {told}")
+
+    def read(self, run_id: str) -> list[dict[str, Any]]:
+        """The outputs of a run's executions, as Google's own client reads them over gRPC."""
+        host, _, port = self.address.partition(":")
+        command = [str(environment()), str(READER), host, port, run_id]
+        done = subprocess.run(bound_to_this_process(command), capture_output=True, text=True, timeout=START_WITHIN, check=False)
+        if done.returncode:
+            raise ProcessError(f"reading run {run_id} failed: {done.stderr}")
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
 
     def start(self) -> None:
         """Start it and return when it answers; skips the test where it cannot be had."""
