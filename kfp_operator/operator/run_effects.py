@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
 
 from kfp_operator.api.names import Names, label_value
 from kfp_operator.api.run import Run, RunStatus
@@ -180,6 +179,7 @@ class RunEffects:
 
     async def _publish_status(self, run: Run, flight: Flight, action: actions.PublishStatus) -> None:
         known, event = flight.known, action.event
+        known.telling = True
         stored = await self._outbox.status(event)
         if isinstance(stored, SlotTaken):  # by an earlier process, or by a try of ours whose answer was lost
             known.hear(stored.by)

@@ -25,13 +25,12 @@ from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.api.states import RunState
-from kfp_operator.reconcile.attempts import CurrentSubmission, shown
+from kfp_operator.reconcile.attempts import FIRST, CurrentSubmission, shown
 from kfp_operator.reconcile.blockers import unresolved
 from kfp_operator.reconcile.run_configuration_parameters import full_name, references
 
 KINDS: Mapping[str, type[Resource]] = {kind.__name__: kind for kind in (Provider, Pipeline, Experiment, RunConfiguration, RunSchedule, Run)}
 """The models of our kinds."""
-FIRST_SUBMISSION = CurrentSubmission()
 TOMBSTONES = 10_000
 """How many deleted uids are remembered: an answer to our own write may come after the watch reported the deletion."""
 
@@ -81,7 +80,7 @@ class SettledRun:
     ttl: int | None
     """`spec.ttlSecondsAfterFinished`."""
     attempt: int = 1
-    current: CurrentSubmission = CurrentSubmission()
+    current: CurrentSubmission = FIRST
     """The last submission: a report of a later attempt of it says that the backend goes on with the run."""
 
     @property
@@ -177,7 +176,7 @@ class Store:
         return [entry for entry in self._objects.values() if isinstance(entry, SettledRun)]
 
     def referring(self, key: Key) -> list[Key]:
-        """Unfinished objects that refer to this one, which need not exist: Runs of a Pipeline, Pipelines, Experiments, Runs of a Provider."""
+        """Unfinished objects that refer to this one, which need not exist: Runs of a Pipeline, all of a Provider."""
         return list(self._referring.get(key, ()))
 
     def owned(self, uid: str) -> list[Stored]:
@@ -281,6 +280,8 @@ class Store:
             others = [full_name(reference, namespace) for reference in triggers.run_configurations]
             named = {Key.parse("RunConfiguration", name) for name in (*others, *references(template.parameters, namespace))}
             return {Key("Pipeline", namespace, template.pipeline_name), *named}
+        if isinstance(model, RunSchedule):
+            return {Key("Pipeline", model.metadata.namespace, model.spec.template.pipeline_name)}
         if isinstance(model, Run):
             providers = {model.spec.provider, model.status.provider, model.metadata.annotations.get(self._names.provider, "")}
             pipeline = Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)
@@ -338,5 +339,5 @@ def shorten(run: Run, names: Names) -> SettledRun:
         ended=ended.timestamp() if ended else 0.0,
         ttl=run.spec.ttl_seconds_after_finished,
         attempt=status.attempt,
-        current=shown(status) if status.submission else FIRST_SUBMISSION,
+        current=shown(status),
     )

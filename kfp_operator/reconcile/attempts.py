@@ -40,9 +40,12 @@ class CurrentSubmission:
         return self.first_attempt - 1 + max(count, 1)
 
 
+FIRST = CurrentSubmission()
+
+
 def shown(status: RunStatus) -> CurrentSubmission:
     """What the Run's status shows."""
-    return CurrentSubmission(status.submission or 1, status.first_attempt or 1)
+    return CurrentSubmission(status.submission, status.first_attempt or 1) if status.submission else FIRST
 
 
 def told(event: RunStatusEvent | RunCompletion) -> CurrentSubmission:

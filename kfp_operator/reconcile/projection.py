@@ -13,7 +13,7 @@ from kfp_operator.api import conditions, hashing
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import HistoryEntry, Run, RunArtifact, RunStatus
 from kfp_operator.api.states import RunState, SyncState
-from kfp_operator.reconcile.attempts import CurrentSubmission, shown, told
+from kfp_operator.reconcile.attempts import FIRST, CurrentSubmission, shown, told
 from kfp_operator.schemas import Artifact, RunCompletion
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
@@ -123,7 +123,7 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
 def _submission(status: RunStatus, event: CurrentSubmission) -> dict[str, int]:
     """Which submission is on; not said of a Run that was never tried again."""
     current = max(shown(status), event)
-    return {} if current == CurrentSubmission() else {"submission": current.number, "first_attempt": current.first_attempt}
+    return {} if current == FIRST else {"submission": current.number, "first_attempt": current.first_attempt}
 
 
 def _versions(run: Run, pipeline_version: str) -> dict[str, str]:

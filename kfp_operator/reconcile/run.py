@@ -80,6 +80,8 @@ def decide(s: Situation) -> Decision:
         if deleting:
             return IDLE
         if names.completed in run.metadata.labels:
+            if run.status.transition > 0:  # an earlier process told that it goes on
+                return Decision(Reopen())
             return _restored(s, run.metadata.labels[names.completed])
         return _unbound(s)
     if deleting and (release := _let_go(s)) is not None:
@@ -143,7 +145,8 @@ def _let_go(s: Situation) -> Decision | None:
         return Decision(Release(warning=f"released by annotation {s.names.force_release}; its end at the backend was not waited for"))
     if run.spec.deletion_policy == "Orphan":
         return Decision(Release())
-    if known.refusal is None and known.update is None and not known.submitted and not run.status.provider_id:
+    told = run.status.transition > 0 or bool(known.published) or known.telling
+    if known.refusal is None and known.update is None and not known.submitted and not told:
         if known.fresh or known.absent_since is not None:
             return Decision(Release())  # never submitted: vanishes without an event
         if not _version(s):
@@ -160,7 +163,7 @@ def _let_go(s: Situation) -> Decision | None:
 
 
 def _bound(s: Situation, deleting: bool) -> Decision:
-    run, known = s.run, s.known
+    known = s.known
     if not known.fresh and not known.recalled:
         return _without_bus(s, deleting) or Decision(Recall())
     if ended(s):

@@ -11,7 +11,7 @@ from kfp_operator.api.run import Run, RunStatus
 from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate
-from kfp_operator.reconcile.attempts import CurrentSubmission, shown, told
+from kfp_operator.reconcile.attempts import FIRST, CurrentSubmission, shown, told
 from kfp_operator.reconcile.outcome import Collected, Mark, Refusal
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
@@ -20,9 +20,9 @@ from kfp_operator.schemas import RunStatus as RunStatusEvent
 class Knowledge:
     """What this process knows of a Run beyond the object. Lost in a crash, and made again by looking."""
 
-    current: CurrentSubmission = CurrentSubmission()
+    current: CurrentSubmission = FIRST
     """The submission that decisions are about; `submitted` to `trouble_reason` are about this one."""
-    heard: CurrentSubmission = CurrentSubmission()
+    heard: CurrentSubmission = FIRST
     """The latest submission that an event named; it becomes the current one between two steps."""
     fresh: bool = False
     """This process bound the Run: nothing was submitted or published before."""
@@ -37,6 +37,8 @@ class Knowledge:
     promised: RunStatusEvent | None = None
     """A final run-status of an earlier process, whose completion was not stored when the bus was asked."""
     published: set[Mark] = field(default_factory=set)
+    telling: bool = False
+    """An event was sent, whether or not the answer said that it is stored."""
     transition: int = 0
     """Highest transition published or seen on the bus."""
     completed: set[int] = field(default_factory=set)

@@ -15,7 +15,8 @@ from kfp_operator.api.meta import Model, Resource
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.api.revision import Revision
-from kfp_operator.api.run import Run
+from kfp_operator.api.run import Run, RunSpec
+from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.states import RunState
 from kfp_operator.errors import BusUnavailable, ClusterUnavailable, Conflict, LeadershipLost, NotFound, Permanent, Retryable
 from kfp_operator.events.bus import Delivery, StoredMessage
@@ -37,7 +38,10 @@ from tests.doubles.bus import EPOCH, MemoryBus
 R = TypeVar("R", bound=Resource)
 SPEC = {
     "pipelineInfo": {"name": "train"},
-    "root": {"dag": {"tasks": {"t": {"componentRef": {"name": "comp-t"}, "taskInfo": {"name": "t"}}}}},
+    "root": {
+        "inputDefinitions": {"parameters": {"model": {"parameterType": "STRING", "isOptional": True}}},
+        "dag": {"tasks": {"t": {"componentRef": {"name": "comp-t"}, "taskInfo": {"name": "t"}}}},
+    },
     "components": {"comp-t": {"executorLabel": "exec-t"}},
     "deploymentSpec": {"executors": {"exec-t": {"container": {"image": "python", "command": ["true"]}}}},
     "schemaVersion": "2.1.0",
@@ -189,10 +193,12 @@ class SimulatedApi:
 
     async def patch_metadata(self, resource: R, metadata: Mapping[str, Any]) -> R:
         run = self._checked(resource)
-        labels = {**run.metadata.labels, **metadata.get("labels", {})}
+        merged = {**run.metadata.labels, **metadata.get("labels", {})}
+        labels = {name: value for name, value in merged.items() if value is not None}
         annotations = {**run.metadata.annotations, **metadata.get("annotations", {})}
         update = {"labels": labels, "annotations": annotations, "finalizers": list(metadata.get("finalizers", run.metadata.finalizers))}
-        if builders.NAMES.completed in metadata.get("labels", {}):
+        self.completed.pop(run.metadata.uid, None)
+        if builders.NAMES.completed in labels:
             self.completed[run.metadata.uid] = labels[builders.NAMES.completed]
         changed = self._bump(run.model_copy(update={"metadata": run.metadata.model_copy(update=update)}))
         self._keep(Key.of(run), changed)
@@ -270,6 +276,9 @@ class SimulatedBackend:
         self.cancelled: set[str] = set()
         self.untold: set[str] = set()
         """Runs of which the watch has not told yet."""
+        self.submitted: dict[str, datetime] = {}
+        """When each submission arrived."""
+        self.parameters: dict[str, Mapping[str, Any]] = {}
 
     def advance(self, submission: str) -> None:
         """The run takes its next step."""
@@ -291,6 +300,16 @@ class SimulatedBackend:
             update = replace(update, end_time=now)
         self.runs[submission] = update
 
+    def reopen(self, submission: str) -> None:
+        """Somebody retries the ended run at the backend, which takes up what failed or was stopped."""
+        update = self.runs[submission]
+        if update.state not in (RunState.FAILED, RunState.STOPPED):
+            return
+        self.cancelled.discard(submission)
+        now = self.now()
+        history = (StateChange(RunState.RUNNING, now),)
+        self.runs[submission] = replace(update, history=history, attempt=update.attempt + 1, start_time=now, end_time=None)
+
     async def check(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -306,6 +325,8 @@ class SimulatedBackend:
             raise Permanent("the backend refuses it")
         if submission.id not in self.runs:
             self.starts[submission.id] += 1
+            self.submitted[submission.id] = self.now()
+            self.parameters[submission.id] = submission.parameters
             self.runs[submission.id] = RunUpdate(submission.id, f"id-{submission.id[:8]}", (StateChange(RunState.QUEUED, self.now()),))
         if self.fate.leave("submit"):
             self.untold.add(submission.id)
@@ -349,6 +370,9 @@ class SimulatedBackends:
     def get(self, name: str) -> Backend | None:
         self._backend.latest = {id_: update for id_, update in self._simulated.runs.items() if id_ not in self._simulated.untold}
         return self._backend
+
+    def latest(self, submission: str) -> RunUpdate | None:
+        return self._simulated.runs.get(submission)
 
     def view(self, resource: ProviderResource | None) -> ProviderView | None:
         return ProviderView(resource, usable=True) if resource is not None else None
@@ -427,14 +451,19 @@ class Process:
         )
         self.store.put(builders.pipeline(spec={"pipelineSpec": SPEC}))
         self.store.put(builders.provider().resource)
-        self.list(world.api)
+        self.list(world)
+        for submission in world.backend.runs:
+            self.controller.owner(submission)  # the watch begins with what is there
 
     def _guard(self) -> None:
         if not self.leads:
             raise LeadershipLost("the Lease was not renewed")
 
-    def list(self, api: SimulatedApi) -> None:
+    def list(self, world: "World") -> None:
         """The watch catches up: what is there, and what is gone."""
+        api = world.api
+        if world.upstream is not None:
+            self.store.put(world.upstream)
         for run in api.runs.values():
             self.store.put(run)
         for key in self.store.keys("Run"):
@@ -447,7 +476,8 @@ class Process:
 class World:
     """Everything, and a clock."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, specs: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`specs`: what the specs of the Runs say beyond the usual, in turn."""
         self.seconds = 0.0
         self.fate = Fate()
         self.bus = FatefulBus(self.fate)
@@ -458,11 +488,15 @@ class World:
         """How often the stream of events was lost."""
         self.emptied: set[str] = set()
         """uids of Runs that had ended when the stream was lost, or whose end had been read: what it held of them is lost for good."""
+        self.upstream: RunConfiguration | None = None
+        """The RunConfiguration that parameters with valueFrom name."""
         self.keys: list[Key] = []
+        self.specs: list[RunSpec] = []
         for i in range(runs):
-            run = builders.run(name=f"run-{i}", uid=f"uid-{i}")
+            run = builders.run(name=f"run-{i}", uid=f"uid-{i}", spec=dict(specs[i % len(specs)]) if specs else None)
             self.api.create(run)
             self.keys.append(Key.of(run))
+            self.specs.append(run.spec)
         self.process = Process(self)
 
     def now(self) -> datetime:
@@ -486,6 +520,22 @@ class World:
             self.restart()
         except (ClusterUnavailable, LeadershipLost):
             return
+
+    def reopen(self, submission: str) -> None:
+        """Somebody retries a run at the backend, and the watch tells it."""
+        self.backend.reopen(submission)
+        self.process.controller.owner(submission)
+
+    def produce(self, location: str) -> None:
+        """A run of the RunConfiguration upstream succeeded and left an artifact there."""
+        self.api.revision += 1
+        self.upstream = RunConfiguration.parse(
+            {
+                "metadata": {"name": "up", "namespace": "team", "uid": "up-uid", "resourceVersion": str(self.api.revision)},
+                "spec": {"run": {"pipeline": "train", "artifacts": [{"name": "model", "path": "push:model"}]}},
+                "status": {"latestRuns": {"succeeded": {"name": "up-1", "artifacts": [{"name": "model", "location": location}]}}},
+            }
+        )
 
     def lose_stream(self) -> None:
         """Somebody deletes the stream of events; it is made again."""
@@ -516,7 +566,7 @@ class World:
 
     async def reconcile(self, index: int, *, stale: bool = False) -> None:
         if not stale:
-            self.process.list(self.api)
+            self.process.list(self)
         await self.attempt(self.process.controller.reconcile(self.keys[index]))
 
     async def deliver(self) -> bool:

@@ -7,7 +7,9 @@ random schedules with deaths between any two calls.
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,28 @@ from kfp_operator.api.states import RunState
 from kfp_operator.errors import EventError
 from kfp_operator.events import envelope
 from kfp_operator.providers.protocol import submission_id
+from kfp_operator.reconcile.retry import pause
 from kfp_operator.schemas import RunCompletion, RunStatus
 from tests.doubles.world import World
 
 RUNS = 3
 Step = tuple[int, int]
-EVERYTHING = 25
+EVERYTHING = range(25)
 """Kinds of steps. The first 20 are those in which the bus keeps what it has and nobody else writes to it."""
+FAULTS = range(20)
+AGAIN = range(25, 29)
+"""What runs meet that are tried again or re-opened, and those that wait for a value."""
+SPECS: Sequence[Mapping[str, Any]] = (
+    {"retries": 2},
+    {"retries": 1, "activeDeadlineSeconds": 60},
+    {"retries": 3, "parameters": [{"name": "model", "valueFrom": {"runConfigurationRef": {"name": "up", "outputArtifact": "model"}}}]},
+)
+
+
+def submissions(world: World, index: int) -> list[str]:
+    """The submissions of a Run that reached the backend, in their order."""
+    ids = (submission_id(f"uid-{index}", number) for number in range(1, 10))
+    return [submission for submission in ids if submission in world.backend.runs]
 
 
 async def act(world: World, step: Step) -> None:
@@ -32,7 +49,7 @@ async def act(world: World, step: Step) -> None:
     what, which = step
     index = which % RUNS
     key = world.keys[index]
-    submission = submission_id(f"uid-{index}", 1)
+    submission = (submissions(world, index) or [submission_id(f"uid-{index}", 1)])[-1]
     match what:
         case 0 | 1 | 2:
             await world.reconcile(index)
@@ -78,6 +95,15 @@ async def act(world: World, step: Step) -> None:
             await world.reconcile(index, stale=True)
         case 24:
             world.process.leads = not world.process.leads
+        case 25 if submission in world.backend.runs:
+            world.reopen(submission)
+        case 26:
+            world.backend.outcome[submission] = RunState.FAILED
+            world.backend.outcome[submission_id(f"uid-{index}", len(submissions(world, index)) + 1)] = RunState.FAILED
+        case 27:
+            world.produce(f"/models/{which}")
+        case 28:
+            world.pass_time(12)
 
 
 async def settle(world: World) -> None:
@@ -87,6 +113,7 @@ async def settle(world: World) -> None:
     world.bus._failures.clear()
     world.bus.down = world.backend.down = False
     world.process.leads = True
+    world.produce("/models/last")
     for _ in range(60):
         for index in range(RUNS):
             await world.reconcile(index)
@@ -122,57 +149,81 @@ def check(world: World) -> None:
     """Nothing lost, nothing doubled, nothing stuck."""
     completions = events(world, "events.run-completion.>")
     statuses = events(world, "events.run-status.>")
-    copies = {m.subject.split(".")[4]: m for m in world.bus.messages("events.documented.>")}
-    assert len(copies) == len(world.bus.messages("events.documented.>"))
+    documented = [m.subject.split(".")[4:] for m in world.bus.messages("events.documented.>")]
+    copies = {(uid, int(attempt)) for uid, attempt in documented}
+    assert len(copies) == len(documented)
     for index, key in enumerate(world.keys):
-        uid, submission = f"uid-{index}", submission_id(f"uid-{index}", 1)
+        uid = f"uid-{index}"
         run = world.api.runs.get(key)
-        told = completions[uid]
-        assert world.backend.starts[submission] <= 1, "started twice"
-        assert len(told) <= 1, "completed twice"
+        told = sorted((e for e in completions[uid] if isinstance(e, RunCompletion)), key=lambda e: e.attempt)
+        states = [e for e in statuses[uid] if isinstance(e, RunStatus)]
+        check_submissions(world, index, states)
+        assert len({e.attempt for e in told}) == len(told), "completed twice"
         if run is not None:
             assert _done(world, index), f"stuck: {run.status.model_dump(exclude_none=True)}"
         if uid in world.emptied and not told:
             continue  # its end was told, and its effect seen, before the stream was lost
         if run is not None:
-            assert len(told) == 1
-            _agree(run, told[0], world)
-        elif submission in world.backend.runs:
-            assert world.backend.runs[submission].state.final, "left running"
-            assert len(told) == 1, "its end was never told"
-        transitions = [e.transition for e in statuses[uid] if isinstance(e, RunStatus)]
-        if told:
-            assert uid in copies
+            assert told, "its end was never told"
+            _agree(run, told[-1], world)
+        elif submissions(world, index):
+            assert told, "its end was never told"
+        assert {(uid, e.attempt) for e in told} <= copies
+        transitions = [e.transition for e in states]
         if world.losses:
             assert transitions == sorted(set(transitions))
             continue
         assert transitions == list(range(1, len(transitions) + 1))
-        if told:
-            final = told[0]
-            assert isinstance(final, RunCompletion)
-            assert statuses[uid][-1].state == final.state
+        attempts = [e.attempt for e in states]
+        assert attempts == sorted(attempts)
+        finals = {e.attempt: e.state for e in states if RunState(e.state).completes}
+        assert finals == {e.attempt: e.state for e in told}, "an end and its completion do not agree"
+        assert not {e.attempt for e in states if e.state == "retrying"} & finals.keys(), "tried again, and completed"
     stream = world.bus._streams[world.bus.subjects.stream("runs")]
     assert all(not c.pending for c in stream.consumers.values()), "never acknowledged"
 
 
-def _agree(run: Run, told: RunStatus | RunCompletion, world: World) -> None:
-    assert isinstance(told, RunCompletion)
+def check_submissions(world: World, index: int, states: list[RunStatus]) -> None:
+    """Each at most once, no more than wanted, in order, not too early, with the same values; and as many as were wanted."""
+    ids = submissions(world, index)
+    spec = world.specs[index]
+    assert all(world.backend.starts[submission] <= 1 for submission in ids), "started twice"
+    assert ids == [submission_id(f"uid-{index}", number) for number in range(1, len(ids) + 1)]
+    assert len(ids) <= 1 + spec.retries
+    assert len({str(world.backend.parameters[submission]) for submission in ids}) <= 1, "tried again with other values"
+    assert all(world.backend.runs[submission].state.final for submission in ids), "left running"
+    failures = {e.submission: e for e in states if e.state == "retrying"}
+    for number, submission in enumerate(ids[1:], start=2):
+        if number in failures:
+            assert world.backend.submitted[submission] >= failures[number].time + pause(number), "too early"
+        else:
+            assert world.losses, "tried again without a word"
+    run, last = world.api.runs.get(world.keys[index]), states[-1] if states else None
+    wanted = run is not None and not run.spec.cancel and spec.active_deadline_seconds is None
+    if wanted and not world.losses and last is not None and last.state == "failed" and last.run_id:
+        assert len(ids) == 1 + spec.retries, "not tried again"
+
+
+def _agree(run: Run, told: RunCompletion, world: World) -> None:
     assert run.status.state == told.state
+    assert run.status.attempt == told.attempt
     assert world.api.completed[run.metadata.uid] == told.state
     completed = find(run.status.conditions, "Completed")
     assert completed is not None
     assert completed.status == "True"
-    backend = world.backend.runs.get(submission_id(run.metadata.uid, 1))
+    backend = world.backend.runs.get(submission_id(run.metadata.uid, told.submission))
     if backend is not None:
-        assert run.status.state is backend.state
+        over = told.state == "failed" and run.spec.active_deadline_seconds is not None
+        assert run.status.state is backend.state or (over and backend.state is RunState.STOPPED)
         assert run.status.provider_id == backend.provider_id
+        assert told.attempt == told.first_attempt - 1 + backend.attempt
     else:
         assert told.run_id == ""
 
 
-async def live(steps: list[Step], *, restored: bool = False) -> World:
+async def live(steps: list[Step], *, restored: bool = False, specs: Sequence[Mapping[str, Any]] = ()) -> World:
     """Live through the steps, and if `restored` go on with an API server that was restored from a backup."""
-    world = World(RUNS)
+    world = World(RUNS, specs)
     for step in steps:
         await act(world, step)
     await settle(world)
@@ -202,18 +253,22 @@ def test_schedules_that_once_went_wrong_end_right() -> None:
         run_schedules(range(seed, seed + 1))
 
 
+def test_random_schedules_with_retries_reopens_and_values_to_wait_for_end_right() -> None:
+    assert run_schedules(range(60), [*FAULTS, *AGAIN, *AGAIN], SPECS) > 40
+
+
 def test_random_schedules_with_lost_streams_noise_and_interrupted_leadership_end_right() -> None:
     assert run_schedules(range(60), EVERYTHING) > 30
 
 
-def run_schedules(seeds: range, kinds: int = 20) -> int:
-    """Live through the schedules of these seeds, of the first `kinds` kinds of steps; how often the operator died."""
+def run_schedules(seeds: range, kinds: Sequence[int] = FAULTS, specs: Sequence[Mapping[str, Any]] = ()) -> int:
+    """Live through the schedules of these seeds, of these kinds of steps; how often the operator died."""
     deaths = 0
     for seed in seeds:
         chance = random.Random(seed)
-        steps = [(chance.randrange(kinds), chance.randrange(1000)) for _ in range(150)]
+        steps = [(kinds[chance.randrange(len(kinds))], chance.randrange(1000)) for _ in range(150)]
         try:
-            deaths += asyncio.run(live(steps, restored=kinds == EVERYTHING)).deaths
+            deaths += asyncio.run(live(steps, restored=20 in kinds, specs=specs)).deaths
         except AssertionError as error:
             raise AssertionError(f"schedule of seed {seed}: {error}") from error
     return deaths
