@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -96,12 +97,19 @@ class Pipelines:
         spec = await self._spec(text)
         tags = self._tags(query.get("tags", ""))
         self._check_name(name, "PipelineVersion")
-        if any(v.name == name for v in service.rows.versions_of(pipeline.id)):
+        if any(v.name == name for v in self._beside(pipeline)):
             raise UploadRefusal(409, "Failed to create a pipeline version", f"Already exist error: The name {name} already exists")
         shown = query.get("display_name") or name
         row = Version(service.rows.new_id(), pipeline.id, name, shown, service.rows.now(), spec, query.get("description", ""), tags)
         service.rows.versions[row.id] = row
         return answer(self._version(row))
+
+    def _beside(self, pipeline: Pipeline) -> Iterable[Version]:
+        """Versions whose names must differ: before 2.17 a custom resource was named after the version alone."""
+        rows = self._service.rows
+        if not self._service.options.kubernetes_store or self._service.options.since(2, 17):
+            return rows.versions_of(pipeline.id)
+        return (v for v in rows.versions.values() if rows.pipelines[v.pipeline].namespace == pipeline.namespace)
 
     async def _file(self, request: web.Request) -> tuple[str, bytes]:
         if request.content_type.startswith("multipart/"):

@@ -93,6 +93,14 @@ async def test_pipelines_that_are_custom_resources_have_their_names_and_few_filt
         assert (await s.ask("GET", "/pipelines", filter=later)).status == 400
 
 
+@pytest.mark.parametrize(("version", "status"), [("2.16.1", 409), ("2.17.0", 200)])
+async def test_older_custom_resources_of_versions_share_names_in_a_namespace(version: str, status: int) -> None:
+    async with site(kubernetes_store=True, version=version) as s:
+        first, second = await s.pipeline("one"), await s.pipeline("two")
+        assert (await s.upload(version=True, pipelineid=first["pipeline_id"], name="v1")).status == 200
+        assert (await s.upload(version=True, pipelineid=second["pipeline_id"], name="v1")).status == status
+
+
 async def test_a_server_without_ml_metadata_tells_artifacts_itself() -> None:
     async with site(artifact_api=True) as s:
         model = Artifact("train", "model", "system.Model", "gs://bucket/model", {"accuracy": 0.9, "pushed": True})
