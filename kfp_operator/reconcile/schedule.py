@@ -12,6 +12,7 @@ All times in and out are aware; ticks are in UTC, on whole seconds. The work is 
 than `MOST` ticks one by one, for none further ahead than 50 years, and what lies between two distant times is found by bisection.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def _expression(written: str, field: str) -> str:
     for day in (3, 5):
         if parts[day] == "?":  # as Quartz and the Go library write it
             parts[day] = "*"
-    expression = " ".join(parts)
+    expression = " ".join(",".join(map(_without_idle_step, part.split(","))) for part in parts)
     try:
         first = next(CronSim(expression, datetime(2024, 1, 1)), None)  # noqa: DTZ001  # local time of no zone
     except (CronSimError, ValueError) as error:
@@ -215,6 +216,14 @@ def _expression(written: str, field: str) -> str:
     if first is None:
         raise refuse(f'"{text}" never comes: no date has that day of the month, month and day of the week')
     return expression
+
+
+def _without_idle_step(term: str) -> str:
+    """5-5/2 is 5; cronsim would take it for 5/2: from 5 on."""
+    found = re.fullmatch(r"(\w+)-(\w+)/0*[1-9][0-9]*", term, re.ASCII)
+    if found is None or found[1].upper().lstrip("0") != found[2].upper().lstrip("0"):
+        return term
+    return found[1]
 
 
 def _zone(name: str, field: str) -> ZoneInfo:
