@@ -12,6 +12,7 @@ from kfp_operator.api.provider import Provider
 from kfp_operator.api.revision import digest
 from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import RunConfiguration
+from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.errors import (
     ClusterError,
     Conflict,
@@ -296,6 +297,8 @@ class PipelineController:
                 used |= {user.spec.pipeline_version, user.metadata.labels.get(self._names.pipeline_version, "")}
             elif isinstance(user, RunConfiguration):
                 used |= versions_used(user)
+            elif isinstance(user, RunSchedule):
+                used.add(user.spec.template.pipeline_version)
         return frozenset(used - {""})
 
     def _forget_trouble(self, desk: Desk, pipeline: Pipeline, source: Source) -> None:

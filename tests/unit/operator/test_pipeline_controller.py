@@ -11,6 +11,7 @@ from kfp_operator.api.conditions import find
 from kfp_operator.api.meta import Model, Resource
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.revision import Revision, digest
+from kfp_operator.api.run_schedule import RunSchedule
 from kfp_operator.errors import ClusterError, Forbidden, InvalidSpec, NotFound, Permanent, Unprocessable
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.pipeline_controller import PipelineController
@@ -67,7 +68,9 @@ class Revisions:
             raise self.refusal
         self.kept.setdefault(pipeline.metadata.uid, []).append(KeptRevision(f"train-{version}", version, number, digest(documents)))
 
-    async def delete(self, namespace: str, name: str) -> None: ...
+    async def delete(self, namespace: str, name: str) -> None:
+        for kept in self.kept.values():
+            kept[:] = [revision for revision in kept if revision.name != name]
 
 
 class Choosy(SimulatedBackend):
@@ -183,3 +186,13 @@ async def test_a_pipeline_applied_anew_at_once_keeps_a_version_of_its_own(rig: R
     rig.apply(uid="another-uid", version=200)
     assert await rig.reconcile() is None
     assert len(rig.revisions.kept["another-uid"]) == 1
+
+
+async def test_a_version_that_a_schedule_names_outlives_the_history_limit(rig: Rig) -> None:
+    rig.revisions.kept["pipeline-uid"] = [KeptRevision(f"train-v{n}", f"v{n}", n, f"d{n}") for n in range(1, 10)]
+    metadata = {"name": "nightly", "namespace": "team", "uid": "schedule-uid", "resourceVersion": "1"}
+    spec = {"pipeline": "train:v2", "schedule": {"cronExpression": "@daily"}}
+    rig.store.put(RunSchedule.parse({"metadata": metadata, "spec": spec}))
+    rig.apply()
+    await rig.reconcile()
+    assert [revision.version for revision in rig.revisions.kept["pipeline-uid"]][:2] == ["v2", "v6"]
