@@ -10,14 +10,23 @@ PATIENCE = 1.0
 
 def run_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of Runs that begin with what was typed; none when the cluster does not answer in time."""
+    return _names("Run", ctx, incomplete)
+
+
+def configuration_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same of RunConfigurations."""
+    return _names("RunConfiguration", ctx, incomplete)
+
+
+def _names(kind: str, ctx: typer.Context, incomplete: str) -> list[str]:
     found: list[str] = []
-    thread = threading.Thread(target=_collect, args=(ctx.params, incomplete, found), daemon=True)
+    thread = threading.Thread(target=_collect, args=(kind, ctx.params, incomplete, found), daemon=True)
     thread.start()
     thread.join(PATIENCE + 2.0)  # importing takes its time too
     return sorted(found)
 
 
-def _collect(params: dict[str, object], incomplete: str, found: list[str]) -> None:
+def _collect(kind: str, params: dict[str, object], incomplete: str, found: list[str]) -> None:
     import asyncio
     from contextlib import suppress
 
@@ -32,7 +41,8 @@ def _collect(params: dict[str, object], incomplete: str, found: list[str]) -> No
     async def names() -> None:
         group = settings(None).api_group
         async with connect(given("kubeconfig"), given("context"), namespace=given("namespace"), group=group, patience=PATIENCE) as target:
-            async for body in target.cluster.list(target.kinds.run, target.namespace, metadata_only=True):
+            resource = next(each for each in target.kinds.all if each.kind == kind)
+            async for body in target.cluster.list(resource, target.namespace, metadata_only=True):
                 name = str(body["metadata"]["name"])
                 if name.startswith(incomplete):
                     found.append(name)

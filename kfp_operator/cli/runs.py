@@ -1,4 +1,4 @@
-"""``runs``: create, wait for, read the log of, and cancel Runs. What kubectl can do as well is left to kubectl."""
+"""``runs``: create, start, wait for, read the log of, and cancel Runs. What kubectl can do as well is left to kubectl."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kfp_operator.settings import Settings
 
 app = typer.Typer(
-    no_args_is_help=True, help="Runs: create, wait, logs, cancel. To list and delete them: kubectl get mlr, kubectl delete mlr."
+    no_args_is_help=True, help="Runs: create, start, wait, logs, cancel. To list and delete them: kubectl get mlr, kubectl delete mlr."
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Run.", autocompletion=completion.run_names, show_default=False)]
@@ -117,6 +117,65 @@ def create(
             created = str(body["metadata"]["name"])
             typer.echo(f"run.{target.kinds.group}/{created} created")
             return await wait_for(target, created, within=timeout, console=_console()) if wait else ExitCode.OK
+
+    _finish(work())
+
+
+@app.command(
+    "start",
+    epilog=options.examples(
+        "kfp-operator runs start penguin-nightly",
+        "# with other parameters than the template's, and wait for the end",
+        "kfp-operator runs start penguin-nightly -p epochs=3 --wait",
+        "# what it does, for those without this program",
+        'kubectl annotate --overwrite mlrc penguin-nightly kfp-operator.dev/start="$(date +%s)"',
+    )
+    + WAIT_CODES,
+)
+def start(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the RunConfiguration.",
+            autocompletion=completion.configuration_names,
+            show_default=False,
+        ),
+    ],
+    parameter: Annotated[
+        list[Any] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            metavar="NAME=VALUE",
+            parser=options.pair("a parameter"),
+            help="A value in place of the template's, for this run alone; may be given several times.",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end, as runs wait does.")] = False,
+    timeout: Timeout = "24h",  # type: ignore[assignment]  # typer parses defaults too
+    namespace: options.Namespace = None,
+    config: options.Config = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Start a Run of a RunConfiguration, also of one that is suspended.
+
+    The operator makes the Run, as soon as the RunConfiguration's concurrencyPolicy and parameters let it.
+    """
+    parameters = dict(_distinct(parameter, "--parameter"))
+    settings = options.settings(config)
+
+    async def work() -> ExitCode:
+        from kfp_operator.cli import start as starting
+        from kfp_operator.cli.target import connect
+
+        async with connect(kubeconfig, context, namespace=namespace, group=settings.api_group) as target:
+            run, text = await starting.start(target, name, parameters)
+            typer.echo(f"run.{target.kinds.group}/{run} asked for")
+            if not wait:
+                return ExitCode.OK
+            return await starting.follow(target, name, run, text, within=timeout, console=_console())
 
     _finish(work())
 

@@ -5,10 +5,13 @@ more: ``{"id": "4f1c", "uid": "<of the RunConfiguration>", "parameters": {"epoch
 not for one that is restored or copied with its annotations; `parameters` take the place of those in the template.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from kfp_operator.api.run_configuration import MAX_OCCURRENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +42,8 @@ def write(start: Start) -> str:
     """The annotation for a start."""
     document = {"id": start.id, "uid": start.uid, "parameters": dict(start.parameters)}
     return json.dumps({key: value for key, value in document.items() if value}, separators=(",", ":"), sort_keys=True)
+
+
+def baseline(text: str) -> str:
+    """What stands for the annotation in status once it was seen: itself, or a hash when it is longer than a start may be."""
+    return text if len(text) <= MAX_OCCURRENCE else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -273,8 +273,7 @@ def _by_hand(s: ConfigurationSituation, before: TriggerStatus | None) -> Looked 
     if not asked:
         return Looked(before) if before is not None else None
     entry = before or TriggerStatus(name=MANUAL)
-    if len(asked) > MAX_OCCURRENCE:
-        baseline = f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}"
+    if (baseline := manual.baseline(asked)) != asked:
         message = f"annotation {s.names.start} is longer than {MAX_OCCURRENCE} characters, it starts nothing"
         return Looked(entry.model_copy(update={"baseline": baseline, "message": message}))
     if asked == entry.baseline:
