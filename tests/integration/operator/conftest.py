@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster, NatsServer
+from tests.doubles.mlmd.engine import Mlmd
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import Bench
 from tests.integration.operator.together import Together, discard, starting
@@ -35,6 +36,13 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for name in namespaces:
         discard(cluster, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def mlmd() -> Iterator[Mlmd]:
+    """A metadata store for all servers of Kubeflow Pipelines of the session: runs are told apart by their ids."""
+    with Mlmd() as started:
+        yield started
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from kfp_operator.operator.credentials import load_credentials
 from kfp_operator.operator.resources import Kinds
 from tests.cluster import Cluster, NatsServer
 from tests.cluster.ports import free_port
+from tests.integration.operator.backends import Backend, LocalBackend
 from tests.waiting import eventually
 
 T = TypeVar("T")
@@ -181,6 +182,10 @@ class Bench:
     operators: list[Operator] = field(default_factory=list)
     neighbour: str = ""
     """Another namespace that the operators serve, if any."""
+    backend: Backend = field(default_factory=LocalBackend)
+    """Where its runs go."""
+    scenario: str = "scenario"
+    """Name of the Pipeline that Runs are of if they say nothing else."""
 
     def operator(self, name: str = "operator", *, fault: str = "", nats: str | Mapping[str, Any] = "", **settings: Any) -> Operator:
         """A new operator of this namespace, not started."""
@@ -195,25 +200,28 @@ class Bench:
     def apply(self, *documents: Mapping[str, Any]) -> None:
         self.cluster.apply(*documents, namespace=self.namespace)
 
-    def provider(self, name: str = "local", **spec: Any) -> dict[str, Any]:
-        return {"apiVersion": API_VERSION, "kind": "Provider", "metadata": {"name": name}, "spec": {"type": "local", **spec}}
+    def provider(self, name: str = "", **spec: Any) -> dict[str, Any]:
+        """A Provider of the backend, of the same name unless another is given."""
+        given = self.backend.spec() | spec
+        return {"apiVersion": API_VERSION, "kind": "Provider", "metadata": {"name": name or self.backend.name}, "spec": given}
 
-    def pipeline(self, name: str = "scenario", **changes: Any) -> dict[str, Any]:
+    def pipeline(self, name: str = "", **changes: Any) -> dict[str, Any]:
         """A Pipeline of the scenario; `changes` replace members of its spec, None removes one."""
-        spec = {"provider": f"{self.namespace}/local", "pipelineSpec": SCENARIO["spec"]["pipelineSpec"]} | changes
+        spec = {"provider": f"{self.namespace}/{self.backend.name}", "pipelineSpec": SCENARIO["spec"]["pipelineSpec"]} | changes
         kept = {key: value for key, value in spec.items() if value is not None}
-        return {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": name}, "spec": kept}
+        return {"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": name or self.scenario}, "spec": kept}
 
     def run(self, name: str, mode: str = "succeed", *, parameters: Mapping[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
         given = {"mode": mode} | dict(parameters or {})
         listed = [{"name": k, "value": v} for k, v in given.items()]
-        document = {"pipeline": "scenario", "parameters": listed, "artifacts": [{"name": "model", "path": "act:model"}]} | spec
+        document = {"pipeline": self.scenario, "parameters": listed, "artifacts": [{"name": "model", "path": "act:model"}]} | spec
         return {"apiVersion": API_VERSION, "kind": "Run", "metadata": {"name": name}, "spec": document}
 
     def prepare(self, **provider: Any) -> None:
         """Apply Provider and Pipeline, and wait until they are ready."""
         self.apply(self.provider(**provider), self.pipeline())
-        self.cluster.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", "mlprv/local", "mlp/scenario", "--timeout=60s")
+        objects = (f"mlprv/{self.backend.name}", f"mlp/{self.scenario}")
+        self.cluster.kubectl("wait", "-n", self.namespace, "--for=condition=Ready", *objects, "--timeout=60s")
 
     def get(self, name: str) -> Run | None:
         async def read(client: Client) -> Run | None:

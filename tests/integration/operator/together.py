@@ -1,8 +1,9 @@
 """Scenarios that run beside one another, because most of their time is waiting for what the operator does after so many seconds.
 
 A module decorates its tests with `scenario`; the first that runs starts all those of the module that were selected, a few at a time,
-and each test waits for its own. Every scenario has a namespace, a NATS server and a state folder of its own; but in a module with a
-function `prepare` they share one `Bench` with an operator that runs, which that function gets first, and name their objects themselves.
+and each test waits for its own. Every scenario has a namespace, a NATS server and a state folder of its own, on the backend that its
+parameter `backend` names if it has one; but in a module with a function `prepare` they share one `Bench` with an operator that runs,
+which that function gets first, and name their objects themselves.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster, NatsServer
+from tests.doubles.mlmd.engine import Mlmd
+from tests.integration.operator.backends import backend
 from tests.integration.operator.harness import Bench
 
 AT_ONCE = 6
@@ -27,8 +30,9 @@ WITHIN = 240.0
 class Together:
     """The scenarios of one module."""
 
-    def __init__(self, cluster: Cluster, folder: Path, items: list[pytest.Function], shared: Bench | None) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, items: list[pytest.Function], shared: Bench | None, mlmd: Mlmd | None) -> None:
         self._cluster = cluster
+        self._mlmd = mlmd
         self._folder = folder
         self._shared = shared
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="scenario")
@@ -52,7 +56,11 @@ class Together:
         folder.mkdir()
         self._cluster.kubectl("create", "namespace", name)
         try:
-            with NatsServer() as nats, contextlib.closing(Bench(self._cluster, name, nats, folder)) as bench:
+            with (
+                NatsServer() as nats,
+                backend(str(parameters.get("backend", "local")), self._cluster, name, folder, self._mlmd) as chosen,
+                contextlib.closing(Bench(self._cluster, name, nats, folder, backend=chosen)) as bench,
+            ):
                 item.function.scenario(bench, **parameters)
         finally:
             discard(self._cluster, name)
@@ -90,7 +98,9 @@ def starting(request: pytest.FixtureRequest, cluster: Cluster, folder: Path) -> 
     if hasattr(request.module, "prepare"):
         shared = request.getfixturevalue("shared")
         request.module.prepare(shared)
-    together = Together(cluster, folder, [i for i in items if hasattr(i.function, "scenario")], shared)
+    scenarios = [i for i in items if hasattr(i.function, "scenario")]
+    kubeflow = any(hasattr(i, "callspec") and i.callspec.params.get("backend") == "kubeflow" for i in scenarios)
+    together = Together(cluster, folder, scenarios, shared, request.getfixturevalue("mlmd") if kubeflow else None)
     try:
         yield together
     finally:

@@ -1,6 +1,5 @@
 """What must be true of Runs in the end, whatever was killed, cut off or deleted meanwhile."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -71,15 +70,10 @@ def settled(bench: Bench, states: Mapping[str, str], within: float = 60) -> dict
 
 
 def starts(bench: Bench) -> Counter[str]:
-    """How often the one step of each Run's pipeline began, by the Run's uid, in all state folders of the bench."""
-    count: Counter[str] = Counter()
-    for file in bench.folder.glob("*/state/providers/*/*/runs/[!.]*/submission.json"):
-        events = file.with_name("events.jsonl")
-        lines = events.read_text().splitlines() if events.exists() else []
-        count[json.loads(file.read_text())["uid"]] += sum(json.loads(line)["event"] == "start" for line in lines)
-    return count
+    """How often something was started for each Run at the backend, by the Run's uid."""
+    return bench.backend.starts(bench.folder)
 
 
 def results(bench: Bench) -> int:
-    """How many runs have ended at the provider."""
-    return len(list(bench.folder.glob("*/state/providers/*/*/runs/[!.]*/result.json")))
+    """How many runs have ended at the backend."""
+    return bench.backend.results(bench.folder)
