@@ -11,7 +11,15 @@ from typing import TypeVar
 
 from kfp_operator.errors import InvalidSpec, Permanent, Retryable
 from kfp_operator.operator.metrics import Metrics
-from kfp_operator.providers.protocol import ComponentArtifact, ExperimentDescription, PipelineVersion, Provider, RunUpdate, Submission
+from kfp_operator.providers.protocol import (
+    ComponentArtifact,
+    ExperimentDescription,
+    Observing,
+    PipelineVersion,
+    Provider,
+    RunUpdate,
+    Submission,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +36,7 @@ class GuardedProvider:
         self.statuses = inner.statuses
         self.keeps_pipelines = inner.keeps_pipelines
         self.keeps_experiments = inner.keeps_experiments
+        self.others: Observing | None = getattr(inner, "others", None)  # types that were written before it was asked for have none
 
     async def check(self) -> None:
         """See `Provider`."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from kfp_operator.api.run import ArtifactDefinition
 from kfp_operator.api.states import RunState
 
 SUBMISSION_NAMESPACE = uuid.UUID("6f1d3f86-5d0b-5c0e-9d29-6a1f4b3f2c55")
@@ -67,6 +68,8 @@ class Submission:
     """Name of an Experiment in the Run's namespace, or of one that exists at the backend; empty: the backend's default."""
     experiment_id: str = ""
     """What ensure_experiment returned for the Experiment of that name; empty: there is none in the Run's namespace."""
+    first_try: bool = False
+    """No process has ever handed this submission to the backend. False: one may have, and its answer, or the process, was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,10 @@ class RunUpdate:
     tasks: Sequence[Task] = ()
     perhaps_stopped: bool = False
     """It ended as failed, at a backend that tells a stopped run so too: if somebody wanted it stopped before its end, it was."""
+    earlier: Sequence["RunUpdate"] = ()
+    """The attempts of the same submission before this one, oldest first, as far as the backend still tells of them."""
+    gone: bool = False
+    """The backend, which knew the run, does not know it any more; the rest is what it told last."""
     observed: Observed | None = None
     """Set for a run that others started (observe mode); `submission_id` is the backend's run id then."""
 
@@ -148,6 +155,19 @@ class ComponentArtifact:
     """Position among the artifacts of one output of one execution; executions in a loop each count from 0."""
 
 
+class Observing(Protocol):
+    """What a provider offers that also tells of runs that others start (observe mode)."""
+
+    artifacts: Sequence[ArtifactDefinition]
+    """Which artifacts their completions tell."""
+
+    def watch(self, since: datetime) -> AsyncIterator[RunUpdate]:
+        """Runs of others that ended at `since` or later, `observed` set, once for each attempt, oldest end first as far as possible.
+
+        Ends only by an exception or by close(). What is told again after it began anew is for the caller to sort out.
+        """
+
+
 class Provider(Protocol):
     """One backend, as one Provider resource describes it."""
 
@@ -157,6 +177,8 @@ class Provider(Protocol):
     """Whether pipelines are objects at the backend, which must be made there and deleted."""
     keeps_experiments: bool
     """Whether experiments are objects at the backend, which must be made there and deleted; False: a label of its runs at most."""
+    others: Observing | None
+    """Tells of runs that others start, if it was asked to; None: only of its own."""
 
     async def check(self) -> None:
         """Return when the backend can be used; raise Retryable or Permanent with a message that names the remedy."""
@@ -211,7 +233,10 @@ class Workflows(Protocol):
         """The Workflows that a label selector chooses; no namespace: of all namespaces."""
 
     def watch(self, namespace: str, selector: str) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """Event type (ADDED, MODIFIED, DELETED) and Workflow; begins with all that exist, ends by an exception when it must begin anew."""
+        """Event type (ADDED, MODIFIED, DELETED) and the Workflow's metadata: begins with all that exist, then SYNCED with nothing.
+
+        DELETED also tells one that the selector does not choose any more. Ends, or raises, when it must begin anew.
+        """
 
 
 class Secrets(Protocol):
@@ -233,6 +258,8 @@ class ProviderConfig:
     max_active_runs: int | None = None
     state_dir: Path = Path()
     """A folder of this provider's own on this machine, kept over restarts."""
+    looked_until: datetime | None = None
+    """When an operator last looked after this backend, as far as that is known."""
     workflows: Workflows | None = None
     """None: this process has no access to the cluster."""
     secrets: Secrets | None = None

@@ -63,6 +63,12 @@ def pipeline_description(namespace: str, name: str) -> str:
     return f"Pipeline {namespace}/{name}, kept by kfp-operator"
 
 
+def described_pipeline(description: str) -> str:
+    """The Pipeline, as namespace/name, that a description tells; "": the pipeline is not ours."""
+    found = re.fullmatch(r"Pipeline ([^/\s]+/\S+), kept by kfp-operator", description)
+    return found[1] if found is not None else ""
+
+
 def version_description(namespace: str, name: str, version: str) -> str:
     """By which a version is known as ours, and as which."""
     return f"Version {version} of Pipeline {namespace}/{name}, kept by kfp-operator"

@@ -41,7 +41,15 @@ from kfp_operator.providers.local.parameters import LocalParameters
 from kfp_operator.providers.local.process import Watched, kill_leftovers, run_environment, spawn
 from kfp_operator.providers.local.rewrite import resolve
 from kfp_operator.providers.local.statedir import StateDir
-from kfp_operator.providers.protocol import ComponentArtifact, ExperimentDescription, PipelineVersion, ProviderConfig, RunUpdate, Submission
+from kfp_operator.providers.protocol import (
+    ComponentArtifact,
+    ExperimentDescription,
+    Observing,
+    PipelineVersion,
+    ProviderConfig,
+    RunUpdate,
+    Submission,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +79,7 @@ class LocalProvider:
     statuses = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.STOPPING, RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
     keeps_pipelines = False
     keeps_experiments = False
+    others: Observing | None = None
 
     def __init__(self, config: ProviderConfig, parameters: LocalParameters, *, faults: Callable[[str], None] = lambda _: None) -> None:
         self._name = f"{config.namespace}/{config.name}"
