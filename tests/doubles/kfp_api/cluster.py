@@ -178,19 +178,26 @@ class PortedWorkflows:
         return [d for w in self._argo.workflows.values() if matches(d := w.document(), namespace, selector)]
 
     async def watch(self, namespace: str, selector: str) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        """All that exist, then what changes, until `cut`."""
+        """Metadata of all that exist, SYNCED, then what changes, until `cut`."""
         self.watches += 1
         self._check()
         queue: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
+        chosen: set[str] = set()
         existing = [w.document() for w in self._argo.workflows.values()]
         self._open.append(queue)
         try:
             for document in existing:
                 if matches(document, namespace, selector):
-                    yield "ADDED", document
+                    chosen.add(document["metadata"]["uid"])
+                    yield "ADDED", {"metadata": document["metadata"]}
+            yield "SYNCED", {}
             while (change := await queue.get()) is not None:
-                if matches(change[1], namespace, selector):
-                    yield change
+                what, document = change
+                uid = document["metadata"]["uid"]
+                known, wanted = uid in chosen, what != "DELETED" and matches(document, namespace, selector)
+                if known or wanted:
+                    yield ("DELETED" if not wanted else "MODIFIED" if known else "ADDED"), {"metadata": document["metadata"]}
+                (chosen.add if wanted else chosen.discard)(uid)
         finally:
             self._open.remove(queue)
         raise Retryable("the watch of Workflows ended; begin anew")

@@ -160,7 +160,7 @@ async def test_a_run_writes_to_ml_metadata_before_its_end_is_seen(server: KfpApi
 # In memory, as the provider's port
 
 
-async def test_the_port_lists_and_watches_by_label() -> None:
+async def test_the_port_lists_and_watches_by_label_as_an_api_server_does() -> None:
     async with site() as s:
         port = PortedWorkflows(s.kfp.service.argo)
         reference = await s.pipeline()
@@ -168,18 +168,22 @@ async def test_the_port_lists_and_watches_by_label() -> None:
         seen: list[tuple[str, str]] = []
 
         async def watch() -> None:
-            async for what, document in port.watch("kubeflow", f"{LABEL} in (one, two)"):
-                seen.append((what, document.get("status", {}).get("phase", "")))
+            async for what, workflow in port.watch("kubeflow", f"{LABEL},pipeline/persistedFinalState!=true"):
+                labels = workflow.get("metadata", {}).get("labels", {})
+                seen.append((what, labels.get("workflows.argoproj.io/phase", "")))
 
         watching = asyncio.create_task(watch())
-        await eventually_async(lambda: seen == [("ADDED", "")], 5, "what exists is told first")
-        await s.run("three", reference)
+        await eventually_async(lambda: seen == [("ADDED", ""), ("SYNCED", "")], 5, "what exists is told first")
+        await s.run("two", reference)
+        await eventually_async(lambda: ("ADDED", "") in seen[2:], 5, "what is new is told")
         s.clock.forward(60)
         s.kfp.service.catch_up()
-        await eventually_async(lambda: seen[-1] == ("MODIFIED", "Succeeded"), 5, "changes are told")
+        await eventually_async(lambda: [what for what, _ in seen].count("DELETED") == 2, 5, "so is what is not chosen any more")
+        assert ("MODIFIED", "Running") in seen
         assert len(await port.list("kubeflow", LABEL)) == 2
         assert not await port.list("elsewhere", LABEL)
         assert not await port.list("", f"{LABEL},!pipeline/persistedFinalState")
+        assert len(await port.list("", f"{LABEL} in (two, three)")) == 1
         port.cut()
         with pytest.raises(Retryable):
             await watching
