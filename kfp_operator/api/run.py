@@ -246,6 +246,7 @@ class Cancellation(Model):
         description="Why: spec.cancel, deletion of this object, or spec.activeDeadlineSeconds."
     )
     time: Time = Field(description="When the operator decided it.")
+    attempt: Annotated[int, Enforced(minimum=1)] = Field(1, description="The attempt that is to be stopped.")
 
 
 class ResolvedParameter(Model):

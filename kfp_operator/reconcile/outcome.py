@@ -46,21 +46,27 @@ def mark(attempt: int, change: StateChange) -> Mark:
 
 
 def cancellation_of(run: Run, attempt: int) -> Cancellation | None:
-    """The mark that this attempt is to be stopped. One of an attempt that ended means nothing to a run that was re-opened since."""
-    ended = run.status.completion_state is not None and attempt > run.status.attempt
-    return None if ended else run.status.cancellation
+    """The mark that this attempt is to be stopped. One of an earlier attempt means nothing to a run that was re-opened since."""
+    mark = run.status.cancellation
+    return mark if mark is not None and mark.attempt == attempt else None
 
 
-def translated(run: Run, update: RunUpdate, retry: str = "") -> RunUpdate:
+def end_told(run: Run, attempt: int, published: Collection[Mark]) -> RunState | None:
+    """The state that a run-status told as the end of the attempt, as far as is known here: what was told stands."""
+    marks = (*((h.attempt, h.state) for h in run.status.history), *(m[:2] for m in published))
+    return next((state for number, state in marks if number == attempt and state.completes), None)
+
+
+def translated(run: Run, update: RunUpdate, published: Collection[Mark] = (), retry: str = "") -> RunUpdate:
     """The backend's report in users' words: a run stopped by its deadline failed. `retry`: why one that failed did not end with that."""
     last = update.history[-1]
     state, message = last.state, update.message
     cancelled = cancellation_of(run, update.attempt)
-    if state is RunState.STOPPED and cancelled is not None:
-        if cancelled.reason == "DeadlineExceeded":
-            state, message = RunState.FAILED, too_long(run)
-        else:
-            message = "stopped by spec.cancel" if cancelled.reason == "Cancelled" else "stopped because the Run was deleted"
+    told = end_told(run, update.attempt, published) if state.completes else None
+    if state is RunState.STOPPED and (told is RunState.FAILED or (cancelled is not None and cancelled.reason == "DeadlineExceeded")):
+        state, message = RunState.FAILED, too_long(run)
+    elif state is RunState.STOPPED and cancelled is not None:
+        message = "stopped by spec.cancel" if cancelled.reason == "Cancelled" else "stopped because the Run was deleted"
     elif retry:
         state, message = RunState.RETRYING, retry
     return replace(update, history=(*update.history[:-1], StateChange(state, last.time)), message=message)
@@ -72,7 +78,9 @@ def too_long(run: Run) -> str:
 
 
 def unpublished(run: Run, report: RunUpdate, published: Collection[Mark]) -> list[StateChange]:
-    """The changes after the last one that status shows or this process published."""
+    """The changes after the last one that status shows or this process published; none after the end was told."""
+    if end_told(run, report.attempt, published) is not None:
+        return []
     seen = {(h.attempt, h.state, millis(h.time)) for h in run.status.history} | set(published)
     last = max((i for i, change in enumerate(report.history) if mark(report.attempt, change) in seen), default=-1)
     return list(report.history[last + 1 :])
@@ -87,14 +95,15 @@ def begun(update: RunUpdate) -> datetime | None:
 def refused(run: Run, current: CurrentSubmission, refusal: Refusal, now: datetime, published: Collection[Mark]) -> RunUpdate:
     """An end without a backend, in the form of a backend's report. Its time is that of the first look, kept through retries."""
     attempt = attempt_of(run, current)
-    ended = [m for m in published if m[0] == attempt and m[1] is refusal.state]
-    ended += [(h.attempt, h.state, h.time) for h in run.status.history if h.attempt == attempt and h.state is refusal.state]
+    state = end_told(run, attempt, published) or refusal.state
+    ended = [m for m in published if m[:2] == (attempt, state)]
+    ended += [(h.attempt, h.state, h.time) for h in run.status.history if (h.attempt, h.state) == (attempt, state)]
     time = max((m[2] for m in ended), default=millis(now))
     reached = run.status.attempt >= current.first_attempt
     return RunUpdate(
         submission_id="",
         provider_id=run.status.provider_id if reached else "",
-        history=(StateChange(refusal.state, time),),
+        history=(StateChange(state, time),),
         attempt=attempt,
         message=refusal.message,
         end_time=time,

@@ -13,7 +13,7 @@ from kfp_operator.api import conditions, hashing
 from kfp_operator.api.names import Names
 from kfp_operator.api.run import HistoryEntry, Run, RunArtifact, RunStatus
 from kfp_operator.api.states import RunState, SyncState
-from kfp_operator.reconcile.attempts import FIRST, CurrentSubmission, shown, told
+from kfp_operator.reconcile.attempts import FIRST, shown, told
 from kfp_operator.schemas import Artifact, RunCompletion
 from kfp_operator.schemas import RunStatus as RunStatusEvent
 
@@ -55,8 +55,7 @@ def _status(run: Run, event: RunStatusEvent, names: Names, now: datetime) -> Pro
         "provider": event.provider,
         "provider_id": event.run_id or status.provider_id,
         "state": state,
-        "attempt": event.attempt,
-        **_submission(status, told(event)),
+        **_attempt(status, event),
         "transition": event.transition,
         "message": event.message,
         "url": event.url or status.url,
@@ -66,7 +65,7 @@ def _status(run: Run, event: RunStatusEvent, names: Names, now: datetime) -> Pro
     }
     start = event.run_start_time or (event.time if state is RunState.RUNNING else None)
     if reopened:
-        update |= {"completion_state": None, "end_time": None, "failed_task": "", "artifacts": [], "cancellation": None, "start_time": None}
+        update |= {"completion_state": None, "end_time": None, "failed_task": "", "artifacts": [], "start_time": None}
     if start is not None and (status.start_time is None or reopened):
         update["start_time"] = start.replace(microsecond=0)
     if run.metadata.deletion_timestamp is not None:
@@ -101,8 +100,7 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
         "provider": event.provider or status.provider,
         "provider_id": event.run_id or status.provider_id,
         "state": state,
-        "attempt": event.attempt,
-        **_submission(status, told(event)),
+        **_attempt(status, event),
         "completion_state": "Succeeded" if event.status == "succeeded" else "Failed",
         "start_time": start,
         "end_time": end.replace(microsecond=0),
@@ -115,15 +113,18 @@ def _completion(run: Run, event: RunCompletion, names: Names, now: datetime) -> 
         "observed_generation": run.metadata.generation,
         "conditions": conditions.apply(status.conditions, wishes, generation=run.metadata.generation, now=now),
     }
-    if reopened:
-        update["cancellation"] = None
     return Projection(status.model_copy(update=update), "applied")
 
 
-def _submission(status: RunStatus, event: CurrentSubmission) -> dict[str, int]:
-    """Which submission is on; not said of a Run that was never tried again."""
-    current = max(shown(status), event)
-    return {} if current == FIRST else {"submission": current.number, "first_attempt": current.first_attempt}
+def _attempt(status: RunStatus, event: RunStatusEvent | RunCompletion) -> dict[str, object]:
+    """Which attempt and submission is on (the latter is not said of a Run that was never tried again); an older one's mark goes."""
+    current = max(shown(status), told(event))
+    update: dict[str, object] = {"attempt": event.attempt}
+    if current != FIRST:
+        update |= {"submission": current.number, "first_attempt": current.first_attempt}
+    if status.cancellation is not None and status.cancellation.attempt < event.attempt:
+        update["cancellation"] = None
+    return update
 
 
 def _versions(run: Run, pipeline_version: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from kfp_operator.api.run import Run
 from kfp_operator.api.states import RunState
 from kfp_operator.providers.protocol import RunUpdate
-from kfp_operator.reconcile.outcome import begun, cancellation_of, mark
+from kfp_operator.reconcile.outcome import begun, cancellation_of, end_told
 from kfp_operator.reconcile.situation import Knowledge
 
 FIRST_PAUSE = timedelta(seconds=10)
@@ -33,8 +33,8 @@ def why_again(run: Run, known: Knowledge, update: RunUpdate, now: datetime) -> s
         return ""
     if run.spec.cancel or run.metadata.deletion_timestamp is not None or cancellation_of(run, update.attempt) is not None:
         return ""
-    if mark(update.attempt, update.history[-1]) in known.published or (known.promised and known.promised.attempt >= update.attempt):
-        return ""  # its end was told
+    if end_told(run, update.attempt, known.published) is not None:
+        return ""
     over = deadline(run, update)
     if over is not None and over <= now:
         return ""

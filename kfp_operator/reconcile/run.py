@@ -71,6 +71,8 @@ def decide(s: Situation) -> Decision:
     run, names = s.run, s.names
     bound = names.finalizer in run.metadata.finalizers
     deleting = run.metadata.deletion_timestamp is not None
+    if deleting and not bound and names.held(run.metadata.finalizers):
+        return Decision(Release())  # what the Go operator holds, whose run is not ours
     if run.status.completion_state is not None:
         if not _reopened(s):
             return _settled(s, bound)
@@ -83,6 +85,8 @@ def decide(s: Situation) -> Decision:
             if run.status.transition > 0:  # an earlier process told that it goes on
                 return Decision(Reopen())
             return _restored(s, run.metadata.labels[names.completed])
+        if (run.status.version or run.status.provider_id) and not run.status.transition:
+            return _taken_on_elsewhere(s)
         return _unbound(s)
     if deleting and (release := _let_go(s)) is not None:
         return release
@@ -98,6 +102,12 @@ def _restored(s: Situation, label: str) -> Decision:
     """A Run that ended before it was restored from a backup. Its state is written here: no event will tell it."""
     wishes = conditions.run_restored(f"{s.names.completed}={label}")
     return write(s, wishes, SyncState.SUCCEEDED, state=RunState(label) if label in FINAL else None)
+
+
+def _taken_on_elsewhere(s: Situation) -> Decision:
+    """A Run that another operator submitted, or failed to: of ours, only an event gives a Run that is not held a version or an id."""
+    wishes = conditions.run_taken_on_elsewhere(s.run.status.provider_id)
+    return write(s, wishes, SyncState.SUCCEEDED, wishes[0].message)
 
 
 def _settled(s: Situation, bound: bool) -> Decision:
@@ -256,7 +266,7 @@ def _observed(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
     if known.promised is not None and known.promised.attempt < update.attempt and known.promised.attempt not in known.completed:
         return complete(s, outcome.completion_of(run, s.names, known.promised))
     again = retry.why_again(run, known, update, s.now)
-    report = outcome.translated(run, update, again)
+    report = outcome.translated(run, update, known.published, again)
     changes = outcome.unpublished(run, report, known.published)
     if changes and not changes[0].state.completes:
         following = known.current.next(update.attempt) if again and len(changes) == 1 else None
@@ -295,12 +305,11 @@ def _stop(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
     """Stop a run that is in flight, if somebody wants it or its time is over; no action: there is nothing to do now."""
     run, known = s.run, s.known
     waits: list[float] = []
-    if run.status.completion_state is not None:
-        return IDLE  # re-opened: the mark would be lost with what status shows of the attempt before
     reason = None
     over = retry.deadline(run, update)
-    if run.status.cancellation is not None:
-        reason = run.status.cancellation.reason
+    marked = outcome.cancellation_of(run, update.attempt)
+    if marked is not None:
+        reason = marked.reason
     elif deleting:
         reason = "Deleted"
     elif run.spec.cancel:
@@ -313,8 +322,8 @@ def _stop(s: Situation, update: RunUpdate, deleting: bool) -> Decision:
             waits.append(left)
     status = with_deletion(s, deleting)
     if reason is not None:
-        if run.status.cancellation is None:
-            mark = Cancellation(reason=reason, time=s.now.replace(microsecond=0))
+        if marked is None:
+            mark = Cancellation(reason=reason, time=s.now.replace(microsecond=0), attempt=update.attempt)
             return Decision(WriteStatus(status.model_copy(update={"cancellation": mark})))
         if known.cancel_sent is None or s.now - known.cancel_sent >= CANCEL_AGAIN:
             return Decision(CancelRun(), again=CANCEL_AGAIN.total_seconds())
