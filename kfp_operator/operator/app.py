@@ -113,6 +113,8 @@ class Operator:
         self.recorder = EventRecorder(self.cluster, self.names, self.metrics)
         self.health = Health(self.metrics, self._checks)
         self._source: Source | None = None
+        self._opened: set[str] = set()
+        """Providers that this process has looked after."""
         self._build()
 
     def _build(self) -> None:
@@ -352,7 +354,11 @@ class Operator:
     # What is done
 
     def _open(self, resource: ProviderResource) -> Provider:
-        return GuardedProvider(resource.metadata.full_name, open_provider(resource, self._settings), self.metrics)
+        name = resource.metadata.full_name
+        looked_until = utc_now() if name in self._opened else self.lease.led_until
+        provider = open_provider(resource, self._settings, cluster=self.cluster, looked_until=looked_until)
+        self._opened.add(name)
+        return GuardedProvider(name, provider, self.metrics)
 
     async def _providersfirst_of(self) -> None:
         async def open_(key: Key) -> None:

@@ -7,7 +7,7 @@ object that changed meanwhile answers 409 instead of losing somebody's write.
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,7 @@ CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
 PAGE = 500
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_ONE_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _MERGE_PATCH = "application/merge-patch+json"
 
 Observe = Callable[[str, Resource | None, int, float], None]
@@ -87,15 +88,21 @@ class Cluster:
         `metadata_only`: PartialObjectMetadata instead of whole objects. Raises Gone when reading took longer than the API server
         remembers (some five minutes): begin again.
         """
-        query = {"limit": str(page), "labelSelector": label_selector, "fieldSelector": field_selector}
-        accept = f"{_METADATA},application/json" if metadata_only else "application/json"
-        while True:
-            answer = await self._document("list", resource, namespace, query=query, headers={"Accept": accept})
+        pages = self._pages(resource, namespace, label_selector, field_selector, metadata_only=metadata_only, page=page)
+        async for answer in pages:
             for item in answer.get("items") or ():
                 yield item
-            query["continue"] = (answer.get("metadata") or {}).get("continue") or ""
-            if not query["continue"]:
-                return
+
+    async def snapshot(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", metadata_only: bool = False
+    ) -> tuple[Sequence[dict[str, Any]], str]:
+        """All objects, and the resourceVersion from which a watch goes on."""
+        items: Sequence[dict[str, Any]] = ()
+        version = ""
+        async for answer in self._pages(resource, namespace, label_selector, "", metadata_only=metadata_only, page=PAGE):
+            items = [*items, *(answer.get("items") or ())]
+            version = str((answer.get("metadata") or {}).get("resourceVersion") or "")
+        return items, version
 
     async def count(self, resource: Resource, namespace: str = "") -> int:
         """How many objects there are, from one small request; no namespace: in all of them."""
@@ -104,34 +111,29 @@ class Cluster:
         )
         return len(answer.get("items") or ()) + int((answer.get("metadata") or {}).get("remainingItemCount") or 0)
 
-    async def watch(
-        self, resource: Resource, name: str, namespace: str = "", *, resource_version: str, seconds: int
-    ) -> AsyncGenerator[Change]:
+    def watch(self, resource: Resource, name: str, namespace: str = "", *, resource_version: str, seconds: int) -> AsyncGenerator[Change]:
         """Changes of one object after `resource_version`, for at most `seconds`: what follows one object for a person, not a cache.
 
         Raises Gone when the API server has forgotten that version, ClusterUnavailable when the connection breaks: get the object again.
         """
         what = f"watch {resource.title} {namespace}/{name}" if namespace else f"watch {resource.title} {name}"
-        query = {
-            "watch": "true",
-            "fieldSelector": f"metadata.name={name}",
-            "resourceVersion": resource_version,
-            "timeoutSeconds": str(seconds),
-        }
-        timeout = aiohttp.ClientTimeout(total=seconds + TIMEOUT, sock_connect=self._timeout.sock_connect)
-        rest = b""
-        try:
-            async with self._open().get(
-                self.server + resource.path(namespace), params=query, timeout=timeout, allow_redirects=False
-            ) as response:
-                if response.status >= 300:
-                    raise _error(what, response.status, await response.read(), response.headers.get("Retry-After"), resource)
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        yield _change(what, line)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterUnavailable(f"{what}: {self.server}: {error or 'no answer'}") from error
+        query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": resource_version}
+        return self._changes(what, resource, namespace, query, seconds)
+
+    def watch_all(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        resource_version: str,
+        seconds: int,
+        label_selector: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Change]:
+        """Changes of all objects that the selector chooses; DELETED also tells one that it does not choose any more. See `watch`."""
+        what = f"watch {resource.title} in {namespace or 'all namespaces'}"
+        query = {"labelSelector": label_selector, "resourceVersion": resource_version}
+        return self._changes(what, resource, namespace, query, seconds, metadata_only=metadata_only)
 
     async def create(self, resource: Resource, body: Mapping[str, Any], namespace: str = "") -> dict[str, Any]:
         """Create the object and return it as stored. AlreadyExists: there is one of that name."""
@@ -180,6 +182,38 @@ class Cluster:
     async def version(self) -> str:
         """Version of the API server, as v1.36.3."""
         return str(json.loads(await self.raw("/version"))["gitVersion"])
+
+    async def _pages(
+        self, resource: Resource, namespace: str, label_selector: str, field_selector: str, *, metadata_only: bool, page: int
+    ) -> AsyncIterator[dict[str, Any]]:
+        query = {"limit": str(page), "labelSelector": label_selector, "fieldSelector": field_selector}
+        accept = f"{_METADATA},application/json" if metadata_only else "application/json"
+        while True:
+            answer = await self._document("list", resource, namespace, query=query, headers={"Accept": accept})
+            yield answer
+            query["continue"] = (answer.get("metadata") or {}).get("continue") or ""
+            if not query["continue"]:
+                return
+
+    async def _changes(
+        self, what: str, resource: Resource, namespace: str, query: Mapping[str, str], seconds: int, *, metadata_only: bool = False
+    ) -> AsyncGenerator[Change]:
+        given = {"watch": "true", "timeoutSeconds": str(seconds)} | {key: value for key, value in query.items() if value}
+        headers = {"Accept": f"{_ONE_METADATA},application/json" if metadata_only else "application/json"}
+        timeout = aiohttp.ClientTimeout(total=seconds + TIMEOUT, sock_connect=self._timeout.sock_connect)
+        rest = b""
+        try:
+            async with self._open().get(
+                self.server + resource.path(namespace), params=given, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status >= 300:
+                    raise _error(what, response.status, await response.read(), response.headers.get("Retry-After"), resource)
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield _change(what, line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterUnavailable(f"{what}: {self.server}: {error or 'no answer'}") from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -92,6 +92,8 @@ class Lease:
         self._pending: dict[str, str | None] = {}
         self._transitions = 0
         self._acquired_at = ""
+        self.led_until: datetime | None = None
+        """When the holder before this process last wrote the Lease, by its own clock; None: nobody has, as far as is known."""
         self.trouble = ""
         """Why the Lease cannot be read or written, for readiness; "" when it can."""
 
@@ -206,6 +208,7 @@ class Lease:
         except Conflict:
             return False
         self._renewed = sent
+        self.led_until = _moment(spec.get("renewTime"))
         return True
 
     async def _create(self) -> bool:
@@ -282,6 +285,14 @@ class Lease:
 def pod_namespace(default: str = "default") -> str:
     """The namespace this pod runs in, as the downward API says (POD_NAMESPACE), else `default`."""
     return os.environ.get("POD_NAMESPACE", "") or default
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text or ""))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def _now_text() -> str:

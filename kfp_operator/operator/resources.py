@@ -84,6 +84,9 @@ class Kinds:
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS = Resource("", "v1", "secrets", "Secret")
+WORKFLOWS = Resource("argoproj.io", "v1alpha1", "workflows", "Workflow")
+"""Argo's: what Kubeflow Pipelines executes runs as."""
 EVENTS = Resource("", "v1", "events", "Event")
 CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")

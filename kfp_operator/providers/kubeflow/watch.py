@@ -39,6 +39,8 @@ OVERLAP = timedelta(minutes=5)
 """How late the server may store an end: its time is Argo's, the row is written when the agent comes to it."""
 RECENT_PAGES = 5
 FIRST_LOOK_BACK = timedelta(hours=1)
+"""How far back the first look goes where nobody knows when an operator last looked."""
+LONGEST_LOOK_BACK = timedelta(days=7)
 AT_ONCE = 6
 """Runs that are looked at at the same time."""
 LOOK_AGAIN = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -86,7 +88,8 @@ class Watch:
         self._followed: dict[str, Followed] = {}
         self._soon: list[tuple[float, str]] = []
         self._ended: OrderedDict[str, End] = OrderedDict()
-        self._recent_from = (looked_until - OVERLAP) if looked_until is not None else clock.now() - FIRST_LOOK_BACK
+        since_then = looked_until - OVERLAP if looked_until is not None else clock.now() - FIRST_LOOK_BACK
+        self._recent_from = max(since_then, clock.now() - LONGEST_LOOK_BACK)
         self._recent_due = clock.monotonic()
         self._sweep_due = clock.monotonic()
 
