@@ -4,8 +4,10 @@ Everything is brought into one form when it is read, so that triggers that mean 
 once and in the order of `V1EventKind`.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -120,6 +122,24 @@ class V1EventTrigger(EventKindNames, BaseModel):
                 f"{str(strangers[0])[:80]!r} is not a trigger; a trigger has the form {{ref: ops.NAME, kinds: [run_status_running]}}"
             )
         return [cls.from_dict(item) for item in items]
+
+
+def trigger_names(triggers: Sequence[V1EventTrigger]) -> list[str]:
+    """The name of each trigger of a list: given, or a hash of what it waits for, which an edit changes.
+
+    ValueError when two have the same one.
+    """
+    names = [trigger.name or _computed(trigger) for trigger in triggers]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            same = "are the same" if not triggers[index].name else f"are both named {name!r}"
+            raise ValueError(f"triggers {names.index(name)} and {index} {same}: take one out or give it a name of its own")
+    return names
+
+
+def _computed(trigger: V1EventTrigger) -> str:
+    told = [trigger.ref, [kind.value for kind in trigger.kinds], trigger.filter]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
 def _load(text: str) -> Any:

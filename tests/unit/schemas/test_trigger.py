@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import kfp_operator
 from kfp_operator.schemas import RefType, V1EventKind, V1EventTrigger
+from kfp_operator.schemas.trigger import trigger_names
 
 RUNNING = V1EventKind.RUN_STATUS_RUNNING
 DONE = V1EventKind.RUN_STATUS_DONE
@@ -133,6 +134,26 @@ def test_yaml_that_is_not_one_trigger_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011  what it says is checked
         V1EventTrigger.from_yaml(text)
     assert said in str(caught.value)
+
+
+def test_a_trigger_without_a_name_is_named_after_what_it_waits_for() -> None:
+    named = trigger_names([trigger(), trigger(name="on-train"), trigger(ref="ops.test"), trigger(kinds=[DONE]), trigger(filter="true")])
+    assert named[1] == "on-train"
+    assert len(set(named)) == 5
+    assert {len(name) for name in named[2:]} == {8}
+    assert trigger_names([trigger(ref="{{ ops.train }}", start_from="Latest")]) == named[:1]
+
+
+@pytest.mark.parametrize(
+    ("triggers", "said"),
+    [
+        ([trigger(), trigger(ref="ops.test"), trigger()], "triggers 0 and 2 are the same"),
+        ([trigger(name="a"), trigger(ref="ops.test", name="a")], "triggers 0 and 1 are both named 'a'"),
+    ],
+)
+def test_triggers_of_one_list_are_told_apart(triggers: list[V1EventTrigger], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        trigger_names(triggers)
 
 
 def test_it_comes_from_the_package_itself_too() -> None:
