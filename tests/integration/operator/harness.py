@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,7 +30,7 @@ from tests.waiting import eventually
 T = TypeVar("T")
 NAMES = Names()
 KINDS = Kinds()
-SHORT = {"mlprv": KINDS.provider, "mlp": KINDS.pipeline, "mlr": KINDS.run}
+SHORT = {"mlprv": KINDS.provider, "mlp": KINDS.pipeline, "mlr": KINDS.run, "mlrc": KINDS.run_configuration}
 SCENARIO = yaml.safe_load((Path(__file__).parents[2] / "data" / "pipelines" / "scenario.yaml").read_text())
 API_VERSION = NAMES.api_version
 
@@ -184,8 +184,14 @@ class Bench:
     """Another namespace that the operators serve, if any."""
     backend: Backend = field(default_factory=LocalBackend)
     """Where its runs go."""
+    others: Mapping[str, Backend] = field(default_factory=dict)
+    """More backends of the same operators, by name."""
     scenario: str = "scenario"
     """Name of the Pipeline that Runs are of if they say nothing else."""
+
+    def on(self, backend: str) -> "Bench":
+        """The same bench, on another of its backends: Provider and Pipeline have other names."""
+        return self if backend == self.backend.name else replace(self, backend=self.others[backend], scenario=f"scenario-{backend}")
 
     def operator(self, name: str = "operator", *, fault: str = "", nats: str | Mapping[str, Any] = "", **settings: Any) -> Operator:
         """A new operator of this namespace, not started."""
@@ -274,7 +280,7 @@ class Bench:
         return eventually(there, within, f"Run {name} is released")
 
     def document(self, resource: str, name: str) -> dict[str, Any] | None:
-        """The object of that short name (mlprv, mlp, mlr) as the API server has it."""
+        """The object of that short name (mlprv, mlp, mlr, mlrc) as the API server has it."""
 
         async def read(client: Client) -> dict[str, Any] | None:
             try:
