@@ -143,6 +143,7 @@ def situation(subject: Run, **changes: Any) -> Situation:
         known=knows(),
         versions=frozenset({VERSION}),
         configurations={},
+        experiment=None,
         artifact_deadline=timedelta(minutes=10),
         now=NOW,
         names=NAMES,

@@ -139,6 +139,21 @@ def run_restored(label: str) -> list[Wish]:
     ]
 
 
+def run_taken_on_elsewhere(provider_id: str) -> list[Wish]:
+    """A Run that another operator has begun with, under this id at the backend if it got there: it is neither submitted nor followed."""
+    where = f", as {provider_id} at the backend" if provider_id else ""
+    message = (
+        f"another operator took it on{where}: it is not executed again, and its end is not told; "
+        "to execute it again: kfp-operator runs rerun NAME"
+    )
+    return [
+        Wish("Ready", "Unknown", "TakenOnElsewhere", message),
+        Wish("Synchronized", "True", SyncState.SUCCEEDED),
+        Wish("Succeeded", "Unknown", "TakenOnElsewhere", message),
+        Wish("Completed", "True", "TakenOnElsewhere", message),
+    ]
+
+
 def events_undelivered(reason: str, message: str) -> Wish:
     """Added to any of the above while the bus is away."""
     return Wish("EventsDelivered", "False", reason, message)

@@ -126,8 +126,8 @@ class Status(Model):
 
     @property
     def in_go_form(self) -> bool:
-        """Whether the Go operator wrote it: it has no synchronizationState, which all statuses of ours have."""
-        return self.synchronization_state is None and self != type(self)()
+        """Whether the Go operator wrote it: it has no synchronizationState, which ours have whenever they have conditions."""
+        return self.synchronization_state is None and bool(self.conditions)
 
     @model_validator(mode="before")
     @classmethod

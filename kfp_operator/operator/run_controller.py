@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
@@ -172,10 +173,15 @@ class RunController:
             known=flight.known,
             versions=self._versions_of(namespace, run.spec.pipeline_name),
             configurations=self._configurations(run),
+            experiment=self._experiment(run),
             artifact_deadline=self._artifact_deadline,
             now=now,
             names=names,
         )
+
+    def _experiment(self, run: Run) -> Experiment | None:
+        found = self._store.get(Key("Experiment", run.metadata.namespace, run.spec.experiment_name))
+        return found if isinstance(found, Experiment) else None
 
     def _configurations(self, run: Run) -> dict[str, RunConfiguration]:
         """The RunConfigurations whose artifacts the Run waits for, as far as they exist."""

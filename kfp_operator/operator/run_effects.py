@@ -98,7 +98,7 @@ class RunEffects:
         if action.version:
             labels[names.pipeline_version] = action.version
         patch = {
-            "finalizers": [*run.metadata.finalizers, names.finalizer],
+            "finalizers": [*names.released(run.metadata.finalizers), names.finalizer],
             "labels": labels,
             "annotations": {names.provider: action.provider},
         }
@@ -109,7 +109,7 @@ class RunEffects:
 
     async def _reopen(self, run: Run) -> Run:
         patch: Mapping[str, object] = {
-            "finalizers": [*run.metadata.finalizers, self._names.finalizer],
+            "finalizers": [*self._names.released(run.metadata.finalizers), self._names.finalizer],
             "labels": {self._names.completed: None},
         }
         reopened = await self._objects.patch_metadata(run, patch)

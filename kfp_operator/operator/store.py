@@ -284,10 +284,12 @@ class Store:
             return {Key("Pipeline", model.metadata.namespace, model.spec.template.pipeline_name)}
         if isinstance(model, Run):
             providers = {model.spec.provider, model.status.provider, model.metadata.annotations.get(self._names.provider, "")}
-            pipeline = Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)
+            named = {Key("Pipeline", model.metadata.namespace, model.spec.pipeline_name)}
+            if model.spec.experiment_name:
+                named.add(Key("Experiment", model.metadata.namespace, model.spec.experiment_name))
             unknown = unresolved(model.spec.parameters, model.status.resolved, model.metadata.namespace)
             waits_for = {Key.parse("RunConfiguration", name) for name in unknown}
-            return {pipeline, *waits_for, *(Key.parse("Provider", name) for name in providers if name)}
+            return {*named, *waits_for, *(Key.parse("Provider", name) for name in providers if name)}
         return ()
 
 
@@ -316,7 +318,7 @@ def newer(version: str, than: str) -> bool:
 def settled(run: Run, names: Names) -> bool:
     """Whether nothing is left to do for the Run but to delete it one day."""
     completed = conditions.find(run.status.conditions, "Completed")
-    if completed is None or completed.status != "True":
+    if run.status.completion_state is None and (completed is None or completed.status != "True"):
         return False
     return run.metadata.deletion_timestamp is None and names.finalizer not in run.metadata.finalizers
 

@@ -65,9 +65,10 @@ class Submission:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Typed after the IR (see `providers.ir.bind_parameters`); defaults are left to the backend."""
     experiment: str = ""
-    """Name of an Experiment in the Run's namespace, or of one that exists at the backend; empty: the backend's default."""
-    experiment_id: str = ""
-    """What ensure_experiment returned for the Experiment of that name; empty: there is none in the Run's namespace."""
+    """Name of an Experiment in the Run's namespace, for which ensure_experiment was called, or, if there is none, of one at the backend.
+
+    Empty: the backend's default. Retryable while the backend has neither: it may be made yet.
+    """
     first_try: bool = False
     """No process has ever handed this submission to the backend. False: one may have, and its answer, or the process, was lost."""
 

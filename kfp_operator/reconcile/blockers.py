@@ -1,4 +1,4 @@
-"""Why a Run cannot be submitted now: its Pipeline, its version, its Provider, its parameters. Pure."""
+"""Why a Run cannot be submitted now: its Pipeline, its version, its Provider, its Experiment, its parameters. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def blocked(s: Situation) -> Blocker | None:
         why = f": {pipeline.status.message}" if pipeline.status.message else ""
         message = f"waits for Pipeline {namespace}/{name} to be synchronized{why}"
         return Blocker("PipelineNotReady", message, stalled=conditions.stalled(pipeline.status.conditions))
-    return provider_blocker(s, pipeline.spec.provider)
+    return provider_blocker(s, pipeline.spec.provider) or _experiment_blocker(s, pipeline.spec.provider)
 
 
 def provider_blocker(s: Situation, wanted: str) -> Blocker | None:
@@ -62,6 +62,21 @@ def provider_blocker(s: Situation, wanted: str) -> Blocker | None:
         message = f"waits for Provider {wanted}: {s.provider.message or 'it is not ready'}"
         return Blocker("ProviderNotReady", message, stalled=conditions.stalled(s.provider.resource.status.conditions))
     return None
+
+
+def _experiment_blocker(s: Situation, wanted: str) -> Blocker | None:
+    """Why the Run's Experiment cannot take it yet.
+
+    What is no Experiment of this Provider is left to the backend, which may know the name: a Run need not fail because only it does.
+    """
+    experiment = s.experiment
+    if experiment is None or experiment.metadata.deletion_timestamp is not None or experiment.spec.provider != wanted:
+        return None
+    if experiment.status.provider_id:
+        return None
+    why = f": {experiment.status.message}" if experiment.status.message else " to be synchronized"
+    message = f"waits for Experiment {experiment.metadata.full_name}{why}"
+    return Blocker("ExperimentNotReady", message, stalled=conditions.stalled(experiment.status.conditions))
 
 
 def allows(provider: Provider, namespace: str) -> bool:

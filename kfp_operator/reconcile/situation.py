@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.names import Names
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
@@ -107,6 +108,8 @@ class Situation:
     """Versions of the Pipeline that can be run."""
     configurations: Mapping[str, RunConfiguration]
     """Those that exist of the ones that parameters without a value name, by namespace/name."""
+    experiment: Experiment | None
+    """That of the Run's experimentName in its namespace."""
     artifact_deadline: timedelta
     now: datetime
     names: Names

@@ -115,6 +115,24 @@ def test_a_run_refers_to_the_provider_of_its_spec_of_its_binding_and_of_its_stat
     assert store.referring(Key("Provider", "mlops", "reported")) == [RUN]
 
 
+def test_a_run_refers_to_its_experiment_and_that_to_its_provider() -> None:
+    store = store_of(run(spec={"experimentName": "penguins"}))
+    experiment = Key("Experiment", "team", "penguins")
+    assert store.referring(experiment) == [RUN]
+    body = {"metadata": {"name": "penguins", "namespace": "team", "uid": "e", "resourceVersion": "1"}, "spec": {"provider": "mlops/other"}}
+    store.put(read("Experiment", body, NAMES))
+    assert store.referring(Key("Provider", "mlops", "other")) == [experiment]
+
+
+def test_an_ended_run_of_the_go_operator_is_kept_short() -> None:
+    status = {"completionState": "Failed", "markedCompletedAt": "2025-06-03T10:40:00Z", "provider": {"name": "kfp/kfp", "id": "0b9c"}}
+    stored = read("Run", run(status=status, spec={"ttlSecondsAfterFinished": 60}), NAMES)
+    assert isinstance(stored, SettledRun)
+    assert stored.state is RunState.FAILED
+    assert stored.expires is not None
+    assert stored.expires.isoformat() == "2025-06-03T10:41:00+00:00"
+
+
 def test_a_pipeline_refers_to_its_provider() -> None:
     store = Store(NAMES)
     body = {"metadata": {"name": "train", "namespace": "team", "uid": "p", "resourceVersion": "1"}, "spec": {"provider": "mlops/local"}}

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from kfp_operator.api.conditions import find
+from kfp_operator.api.experiment import Experiment
+from kfp_operator.api.names import GO_FINALIZER, Names
 from kfp_operator.api.states import RunState
 from kfp_operator.reconcile import actions as a
 from kfp_operator.reconcile import run as r
@@ -66,6 +68,22 @@ def waiting(decision: a.Decision) -> tuple[str, str, bool]:
             "namespace team",
             True,
             id="local serves its own",
+        ),
+        pytest.param(
+            {"experiment": b.experiment(status={"message": "no route to host"})},
+            {"experimentName": "penguins"},
+            "ExperimentNotReady",
+            "team/penguins: no route to host",
+            False,
+            id="experiment not synchronized",
+        ),
+        pytest.param(
+            {"experiment": b.experiment(status={"conditions": b.stalled()})},
+            {"experimentName": "penguins"},
+            "ExperimentNotReady",
+            "team/penguins",
+            True,
+            id="experiment that a person must mend",
         ),
     ],
 )
@@ -388,3 +406,46 @@ def test_an_outage_of_the_bus_shows_as_a_condition_and_nothing_is_given_up() -> 
     assert undelivered.status == "False"
     after = subject.model_copy(update={"status": told.status})
     assert isinstance(decide(b.situation(after, known=known, now=b.at(11))).action, a.PublishStatus)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(None, id="only the backend may have it"),
+        pytest.param(b.experiment(status={"providerId": "exp-1"}), id="synchronized"),
+        pytest.param(b.experiment(deleted=True), id="being deleted"),
+        pytest.param(b.experiment(spec={"provider": "mlops/other"}), id="of another Provider"),
+    ],
+)
+def test_a_run_goes_to_the_backend_with_the_name_of_its_experiment(experiment: Experiment | None) -> None:
+    s = b.situation(b.run(spec={"experimentName": "penguins"}), experiment=experiment)
+    assert isinstance(decide(s).action, a.Bind)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param({"provider": {"name": "kfp/kfp", "id": "0b9c"}, "version": "a1d1af"}, id="at the backend"),
+        pytest.param({"provider": {"name": "", "id": ""}, "version": "a1d1af"}, id="failed on its way there"),
+    ],
+)
+def test_a_run_that_another_operator_took_on_is_never_submitted(status: dict[str, Any]) -> None:
+    subject = b.run(status=status)
+    written = decide(b.situation(subject)).action
+    assert isinstance(written, a.WriteStatus)
+    completed = find(written.status.conditions, "Completed")
+    assert completed is not None
+    assert (completed.status, completed.reason) == ("True", "TakenOnElsewhere")
+    assert "runs rerun" in written.status.message
+    told = subject.model_copy(update={"status": written.status})
+    assert decide(b.situation(told)).action is None
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"completionState": "Succeeded"}, {"provider": {"name": "kfp/kfp", "id": "0b9c"}, "version": "a1d1af"}]
+)
+def test_a_deleted_run_of_the_go_operator_is_let_go_under_its_group(status: dict[str, Any]) -> None:
+    subject = b.run(status=status, deleted=-1)
+    held = subject.model_copy(update={"metadata": subject.metadata.model_copy(update={"finalizers": [GO_FINALIZER]})})
+    assert decide(b.situation(held, names=Names("pipelines.kubeflow.org"))).action == a.Release()
+    assert decide(b.situation(held)).action is None, "under our own group it is not ours to remove"
