@@ -4,13 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from examples.demo import DemoError
 from examples.demo.runs_log import RunsLog, cause
 from examples.demo.story import Story
-from examples.demo.text import Page
+from examples.demo.text import Page, pretty
 from examples.demo.verdict import Claim
 from kfp_operator.api.run import Run
 from kfp_operator.api.states import RunState
@@ -56,7 +57,7 @@ class Schedules(Story):
             page.output(self.place.kubectl("get", what, "-n", self.place.namespace))
         page.command(f"kubectl get mlrc {TRAIN} -o jsonpath={{.status}}{self.place.scope}")
         status = self._configuration(TRAIN)["status"]
-        page.output(json.dumps({key: status.get(key) for key in ("latestRuns", "triggers")}, indent=1))
+        page.output(pretty({key: status.get(key) for key in ("latestRuns", "triggers", "lastSuccessfulTime")}))
 
         return [
             *self._chain(),
@@ -99,7 +100,9 @@ class Schedules(Story):
     def _suspended(self) -> tuple[set[str], set[str]]:
         """The Runs of TRAIN before and after a time of suspension."""
         self._patch(TRAIN, {"suspend": True})
-        self._runs.until(self._idle, WITHIN, "all runs have ended")
+        self._runs.until(
+            lambda: self._idle() and self._newest_is_reported(), WITHIN, "all runs have ended, and the newest model is reported on"
+        )
         before = {run.metadata.name for run in self._runs.of(TRAIN)}
         self._page.say(f"for {QUIET:.0f} s nothing happens:", "dim")
         self._runs.watch_for(QUIET)
@@ -129,7 +132,7 @@ class Schedules(Story):
             artifact.location: run.metadata.name for run in self._runs.of(TRAIN) for artifact in run.status.artifacts if artifact.location
         }
         reports = [run for run in self._runs.of(REPORT) if self._state(run) is RunState.SUCCEEDED]
-        given = [next((p.value for p in run.spec.parameters if p.name == "model"), None) for run in reports]
+        given = [_model(run) for run in reports]
         scheduled = [run for run in self._runs.of(TRAIN) if cause(run)[0] == "schedule"]
         return [
             Claim(f"{len(scheduled)} trainings were started by the clock", len(scheduled) >= 3, str(len(scheduled))),
@@ -207,6 +210,11 @@ class Schedules(Story):
     def _idle(self) -> bool:
         return all(run.status.state is not None and run.status.state.final for run in self._runs.present.values())
 
+    def _newest_is_reported(self) -> bool:
+        trained = [run for run in self._runs.of(TRAIN) if run.status.state is RunState.SUCCEEDED]
+        newest = max(trained, key=lambda run: run.status.end_time or datetime.min.replace(tzinfo=UTC)).status.artifacts
+        return {artifact.location for artifact in newest} <= {_model(run) for run in self._runs.of(REPORT)}
+
     def _kept(self) -> int:
         present = self._runs.present
         return sum(run.metadata.name in present and run.status.state is RunState.SUCCEEDED for run in self._runs.of(TRAIN))
@@ -221,5 +229,13 @@ class Schedules(Story):
         self._page.output(self.place.kubectl("patch", "mlrc", name, "-n", self.place.namespace, "--type=merge", "-p", patch))
 
 
+def _model(run: Run) -> object:
+    return _parameter(run, "model")
+
+
 def _regularization(run: Run) -> object:
-    return next((parameter.value for parameter in run.spec.parameters if parameter.name == "regularization"), None)
+    return _parameter(run, "regularization")
+
+
+def _parameter(run: Run, name: str) -> object:
+    return next((parameter.value for parameter in run.spec.parameters if parameter.name == name), None)
