@@ -140,13 +140,17 @@ def _find(
     if not allows(configuration, namespace):
         return missing("ReferenceForbidden", forbidden(name, namespace), stalled=True)
     latest = followed.get(name) or configuration.status.latest_runs.succeeded
-    if latest is None:
-        return missing("ArtifactNotFound", f"waits for the first run of RunConfiguration {name} that succeeds")
-    artifact = next((a for a in latest.artifacts if a.name == ref.output_artifact), None)
-    if artifact is None:
+    artifact = next((a for a in latest.artifacts if a.name == ref.output_artifact), None) if latest is not None else None
+    if latest is None or artifact is None:
         declared = sorted({a.name for a in configuration.spec.run.artifacts})
-        remedy = "" if ref.output_artifact in declared else f"; its spec.run.artifacts declares {', '.join(declared) or 'none'}"
-        lacking = f"the latest succeeded run of RunConfiguration {name} did not produce{remedy}"
+        if ref.output_artifact not in declared:
+            has = f"it declares {', '.join(declared) or 'none'}"
+            lacking = f"RunConfiguration {name} does not have in spec.run.artifacts ({has}); add it there or correct outputArtifact"
+            return missing("ArtifactNotDeclared", f"waits for artifact {ref.output_artifact}, which {lacking}", stalled=True)
+        if latest is None:
+            first = f"waits for the first run of RunConfiguration {name} that succeeds"
+            return missing("ArtifactNotFound", f"{first}, and for its artifact {ref.output_artifact}")
+        lacking = f"the latest succeeded run of RunConfiguration {name} did not produce"
         return missing("ArtifactNotFound", f"waits for artifact {ref.output_artifact}, which {lacking}")
     run = f"{configuration.metadata.namespace}/{latest.name}" if latest.name else ""
     return Value(Parameter(name=parameter, value=artifact.location), name, run, latest.provider_id)

@@ -26,7 +26,8 @@ def wanted(name: str = "base", artifact: str = "model", *, optional: bool = Fals
     [
         (wanted(), {}, "RunConfigurationNotFound", "RunConfiguration team/base, which does not exist"),
         (wanted(), {"team/base": BASE}, "ArtifactNotFound", "the first run of RunConfiguration team/base that succeeds"),
-        (wanted(artifact="x"), {"team/base": READY}, "ArtifactNotFound", "declares model"),
+        (wanted(artifact="x"), {"team/base": READY}, "ArtifactNotDeclared", "declares model"),
+        (wanted(artifact="x"), {"team/base": BASE}, "ArtifactNotDeclared", "spec.run.artifacts"),
         (
             wanted("other/base"),
             {"other/base": builders.configuration("base", namespace="other")},
@@ -41,7 +42,7 @@ def test_what_a_parameter_waits_for_is_said(parameter: Parameter, configurations
     assert missing.reason == reason
     assert missing.message.startswith("parameter p: ")
     assert says in missing.message
-    assert missing.stalled == (reason == "ReferenceForbidden")
+    assert missing.stalled == (reason in ("ReferenceForbidden", "ArtifactNotDeclared")), "what can come by itself is waited for"
     assert not resolution.values
 
 
