@@ -43,11 +43,13 @@ class Pipelines:
     async def ensure(self, pipeline: PipelineVersion) -> Reference:
         """Make the version, and its pipeline, unless they are there."""
         name = naming.pipeline_name(pipeline.namespace, pipeline.name)
-        pipeline_id = await self._ensure_pipeline(pipeline.namespace, pipeline.name, name)
+        made = await self._ensure_pipeline(pipeline.namespace, pipeline.name, name)
+        pipeline_id = _id(made, "pipeline_id")
         version = self._version_name(pipeline)
         found = await self._api.version_named(pipeline_id, version)
         if found is None:
-            found = await self._upload(pipeline, pipeline_id, version)
+            shown = pipeline.version if "name" in made else ""  # before 2.14 there was one name only, the one that is shown
+            found = await self._upload(pipeline, pipeline_id, version, shown)
         reference = Reference(pipeline_id, _id(found, "pipeline_version_id"))
         self._known[version] = reference
         self._known.move_to_end(version)
@@ -102,7 +104,7 @@ class Pipelines:
             log.info("Pipeline %s has versions that others made and is left at the server: %s", provider_id, error)
         self._known = OrderedDict((name, known) for name, known in self._known.items() if known.pipeline_id != pipeline_id)
 
-    async def _ensure_pipeline(self, namespace: str, shown: str, name: str) -> str:
+    async def _ensure_pipeline(self, namespace: str, shown: str, name: str) -> Document:
         found = await self._api.pipeline_named(name)
         if found is None:
             try:
@@ -113,13 +115,13 @@ class Pipelines:
                 found = await self._api.pipeline_named(name)
         if found is None:  # a store that answers from a cache
             raise Retryable(f"pipeline {name} was made and is not found yet", reason="NotFoundYet", after=2)
-        return _id(found, "pipeline_id")
+        return found
 
-    async def _upload(self, pipeline: PipelineVersion, pipeline_id: str, name: str) -> Document:
+    async def _upload(self, pipeline: PipelineVersion, pipeline_id: str, name: str, shown: str) -> Document:
         content = await asyncio.to_thread(render, pipeline.spec, pipeline.platform_spec, caching=self._caching)
         told = naming.version_description(pipeline.namespace, pipeline.name, pipeline.version)
         try:
-            return await self._api.upload_version(pipeline_id, name, pipeline.version, told, content)
+            return await self._api.upload_version(pipeline_id, name, shown, told, content)
         except Refusal as error:
             if not error.exists:
                 await self._explain(error, pipeline_id)

@@ -243,7 +243,7 @@ class KubeflowProvider:
     async def _body(self, submission: Submission) -> Mapping[str, Any]:
         pipeline = submission.pipeline
         reference = await self._pipelines.present(pipeline)
-        experiment = submission.experiment_id or await self._experiments.of_run(submission.namespace, submission.experiment)
+        experiment = await self._experiments.of_run(submission.namespace, submission.experiment)
         full_name = f"{submission.namespace}/{submission.name}"
         config: dict[str, Any] = {"parameters": dict(submission.parameters)} if submission.parameters else {}
         if self._config.pipeline_root:
