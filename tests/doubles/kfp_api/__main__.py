@@ -18,8 +18,8 @@ from pathlib import Path
 from kfp_operator.errors import AlreadyExists
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.credentials import load_credentials
-from kfp_operator.operator.resources import CUSTOM_RESOURCE_DEFINITIONS
-from tests.doubles.kfp_api.cluster import CRD, WORKFLOWS, ClusterWorkflows
+from kfp_operator.operator.resources import CUSTOM_RESOURCE_DEFINITIONS, WORKFLOWS
+from tests.doubles.kfp_api.cluster import CRD, ClusterWorkflows
 from tests.doubles.kfp_api.control import ControlledKfpApi
 from tests.doubles.kfp_api.identity import Identities
 from tests.doubles.kfp_api.service import Options

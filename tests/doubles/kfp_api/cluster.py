@@ -13,11 +13,10 @@ from typing import Any, Self
 
 from kfp_operator.errors import ClusterError, ClusterUnavailable, NotFound, Permanent, Retryable
 from kfp_operator.operator.client import Cluster
-from kfp_operator.operator.resources import Resource
+from kfp_operator.operator.resources import WORKFLOWS
 from tests.doubles.kfp_api.argo import Argo
 from tests.doubles.kfp_api.workflow import Workflow
 
-WORKFLOWS = Resource("argoproj.io", "v1alpha1", "workflows", "Workflow")
 CRD: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",

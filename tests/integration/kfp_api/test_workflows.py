@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from kfp_operator.errors import Permanent, Retryable
+from kfp_operator.operator.resources import WORKFLOWS
 from tests.cluster import Cluster, ControlPlane
 from tests.doubles.kfp_api import HANG, Outcome, PortedWorkflows
-from tests.doubles.kfp_api.cluster import WORKFLOWS
 from tests.doubles.kfp_api.process import KfpApiProcess
 from tests.doubles.mlmd.engine import Mlmd
 from tests.integration.kfp_api.site import TWO_STEP, site

@@ -19,6 +19,10 @@ BACKENDS = ("local", "kubeflow")
 SECONDS = 0.3
 """What a run takes at Kubeflow Pipelines, if its mode says nothing else."""
 
+RUNS = "*/state/providers/*/*/runs/[!.]*"
+"""Folders of local runs, below the folder of a bench."""
+ENDED = frozenset({"SUCCEEDED", "FAILED"})
+
 
 class Backend(Protocol):
     """Where runs go."""
@@ -37,6 +41,9 @@ class Backend(Protocol):
     def results(self, folder: Path) -> int:
         """How many runs have ended there."""
 
+    def active(self, folder: Path) -> set[str]:
+        """Ids of the runs there that have not."""
+
 
 class LocalBackend:
     """kfp.local: its runs are child processes, with folders below the state folder of an operator."""
@@ -51,7 +58,7 @@ class LocalBackend:
     def starts(self, folder: Path) -> Counter[str]:
         """How often the one step of each Run's pipeline began."""
         count: Counter[str] = Counter()
-        for file in folder.glob("*/state/providers/*/*/runs/[!.]*/submission.json"):
+        for file in folder.glob(f"{RUNS}/submission.json"):
             events = file.with_name("events.jsonl")
             lines = events.read_text().splitlines() if events.exists() else []
             count[json.loads(file.read_text())["uid"]] += sum(json.loads(line)["event"] == "start" for line in lines)
@@ -59,7 +66,11 @@ class LocalBackend:
 
     def results(self, folder: Path) -> int:
         """How many wrote their result."""
-        return len(list(folder.glob("*/state/providers/*/*/runs/[!.]*/result.json")))
+        return len(list(folder.glob(f"{RUNS}/result.json")))
+
+    def active(self, folder: Path) -> set[str]:
+        """Those that were submitted and wrote none."""
+        return {file.parent.name for file in folder.glob(f"{RUNS}/submission.json") if not file.with_name("result.json").exists()}
 
 
 class KubeflowBackend:
@@ -103,7 +114,11 @@ class KubeflowBackend:
 
     def results(self, folder: Path) -> int:
         """How many runs are in a final state."""
-        return sum(row["state"] in ("SUCCEEDED", "FAILED") for row in self.server.runs().values())
+        return sum(row["state"] in ENDED for row in self.server.runs().values())
+
+    def active(self, folder: Path) -> set[str]:
+        """Those in any other state."""
+        return {run_id for run_id, row in self.server.runs().items() if row["state"] not in ENDED}
 
 
 @contextlib.contextmanager

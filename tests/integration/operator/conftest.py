@@ -1,5 +1,6 @@
 """Fixtures for tests of the whole operator."""
 
+import contextlib
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 
 from tests.cluster import Cluster, NatsServer
 from tests.doubles.mlmd.engine import Mlmd
+from tests.integration.operator.backends import backend
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import Bench
-from tests.integration.operator.together import Together, discard, starting
+from tests.integration.operator.together import Together, discard, mlmd_of, starting
 
 
 @pytest.fixture
@@ -23,16 +25,22 @@ def bench(cluster: Cluster, namespace: str, nats: NatsServer, tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The same for all tests of a module, with a neighbour namespace and an operator that runs: each test names its objects itself."""
+def shared(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The same for all tests of a module, with a neighbour namespace, an operator that runs and every backend that they name.
+
+    Each test names its objects itself.
+    """
     namespaces = [f"test-{secrets.token_hex(4)}" for _ in range(2)]
     for name in namespaces:
         cluster.kubectl("create", "namespace", name)
-    with NatsServer() as nats:
-        made = Bench(cluster, namespaces[0], nats, tmp_path_factory.mktemp("shared"), neighbour=namespaces[1])
+    folder, mlmd = tmp_path_factory.mktemp("shared"), mlmd_of(request)
+    with contextlib.ExitStack() as stack:
+        nats = stack.enter_context(NatsServer())
+        kubeflow = [stack.enter_context(backend("kubeflow", cluster, namespaces[0], folder, mlmd))] if mlmd is not None else []
+        others = {other.name: other for other in kubeflow}
+        made = stack.enter_context(contextlib.closing(Bench(cluster, namespaces[0], nats, folder, neighbour=namespaces[1], others=others)))
         made.operator().start().wait_ready()
         yield made
-        made.close()
     for name in namespaces:
         discard(cluster, name)
         cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -49,7 +49,8 @@ class Together:
     def _live(self, item: pytest.Function) -> None:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if self._shared is not None:
-            item.function.scenario(self._shared, **parameters)
+            chosen = str(parameters.get("backend", self._shared.backend.name))
+            item.function.scenario(self._shared.on(chosen), **parameters)
             return
         name = f"test-{secrets.token_hex(4)}"
         folder = self._folder / re.sub(r"\W+", "-", item.name)[-60:]
@@ -90,6 +91,13 @@ def discard(cluster: Cluster, namespace: str) -> None:
             cluster.kubectl("patch", *names, "-n", namespace, "--type=merge", "-p", patch, check=False)
 
 
+def mlmd_of(request: pytest.FixtureRequest) -> Mlmd | None:
+    """The metadata store, if a scenario of the module runs on Kubeflow Pipelines."""
+    items = (i for i in request.session.items if isinstance(i, pytest.Function) and i.module is request.module)
+    wanted = any(hasattr(i, "callspec") and i.callspec.params.get("backend") == "kubeflow" for i in items)
+    return request.getfixturevalue("mlmd") if wanted else None
+
+
 @contextlib.contextmanager
 def starting(request: pytest.FixtureRequest, cluster: Cluster, folder: Path) -> Iterator[Together]:
     """Start the scenarios of the module of this request."""
@@ -99,8 +107,7 @@ def starting(request: pytest.FixtureRequest, cluster: Cluster, folder: Path) -> 
         shared = request.getfixturevalue("shared")
         request.module.prepare(shared)
     scenarios = [i for i in items if hasattr(i.function, "scenario")]
-    kubeflow = any(hasattr(i, "callspec") and i.callspec.params.get("backend") == "kubeflow" for i in scenarios)
-    together = Together(cluster, folder, scenarios, shared, request.getfixturevalue("mlmd") if kubeflow else None)
+    together = Together(cluster, folder, scenarios, shared, mlmd_of(request))
     try:
         yield together
     finally:
