@@ -129,7 +129,7 @@ def trigger_names(triggers: Sequence[V1EventTrigger]) -> list[str]:
 
     ValueError when two have the same one.
     """
-    names = [trigger.name or _computed(trigger) for trigger in triggers]
+    names = [trigger.name or computed_name(trigger) for trigger in triggers]
     for index, name in enumerate(names):
         if name in names[:index]:
             same = "are the same" if not triggers[index].name else f"are both named {name!r}"
@@ -137,7 +137,8 @@ def trigger_names(triggers: Sequence[V1EventTrigger]) -> list[str]:
     return names
 
 
-def _computed(trigger: V1EventTrigger) -> str:
+def computed_name(trigger: V1EventTrigger) -> str:
+    """A hash of what it waits for: reference, kinds and filter."""
     told = [trigger.ref, [kind.value for kind in trigger.kinds], trigger.filter]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 

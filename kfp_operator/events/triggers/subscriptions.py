@@ -44,6 +44,8 @@ class Subscription:
     trigger: V1EventTrigger
     target: Target
     filter: Filter | None
+    place: int = 0
+    """In the subscriber's list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def subscribe(
         except InvalidSpec as error:
             refused.append(error)
             continue
-        subscriptions.append(Subscription(subscriber, name, trigger, target, compiled))
+        subscriptions.append(Subscription(subscriber, name, trigger, target, compiled, index))
     return subscriptions, refused
 
 
@@ -152,7 +154,7 @@ class Subscriptions:
                 self._ending.setdefault(one.target, {})[key] = one
 
     def match(self, happening: Happening) -> Matches:
-        """What the event means, and to whom."""
+        """What the event means, and to whom: subscriber by subscriber, their triggers in the order of their list."""
         self._notice(happening)
         found, ended = _Bucket(), _Bucket()
         for target in happening.targets:
@@ -163,7 +165,7 @@ class Subscriptions:
                 ended |= bucket
         sieve = _Sieve(happening)
         occurrences, filtered = [], []
-        for key, one in found.items():
+        for key, one in sorted(found.items(), key=lambda item: (item[0][0], item[1].place)):
             answer = sieve.answer(one)
             if answer.holds:
                 occurrences.append((one, occurrence(one, happening)))

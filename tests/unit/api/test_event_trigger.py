@@ -80,5 +80,5 @@ def test_it_becomes_the_trigger_that_users_write_in_python() -> None:
 
 
 def test_what_cel_lets_pass_is_refused_when_it_is_understood() -> None:
-    with pytest.raises(ValueError, match="is not a name as in runs.NAME"):
+    with pytest.raises(ValueError, match=r"is not a name as in runs\.NAME"):
         EventTrigger(ref="runs.a-", kinds=["run_status_done"]).parsed()
