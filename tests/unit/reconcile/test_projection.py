@@ -127,3 +127,47 @@ def test_a_run_that_is_being_deleted_says_so_until_its_end() -> None:
     assert (run.status.synchronization_state, condition(run, "Reconciling")) == (SyncState.DELETING, "True")
     run, _ = after(ended("stopped"), run=run)
     assert condition(run, "Completed") == "True"
+
+
+def test_a_run_that_is_tried_again_shows_the_submission_that_comes_next_and_keeps_its_begin() -> None:
+    first, _ = after(told("running", 1, run_start_time=b.at(1)))
+    assert (first.status.submission, first.status.first_attempt) == (None, None), "not said of a Run that was never tried again"
+    again, _ = after(told("retrying", 2, submission=2, first_attempt=2, message="attempt 1 failed"), run=first)
+    assert (again.status.state, again.status.attempt) == (RunState.RETRYING, 1)
+    assert (again.status.submission, again.status.first_attempt) == (2, 2)
+    assert (condition(again, "Completed"), condition(again, "Succeeded")) == ("False", "Unknown")
+    later = {"attempt": 2, "submission": 2, "first_attempt": 2}
+    run, _ = after(told("running", 3, run_start_time=b.at(3), **later), ended(run_start_time=b.at(3), **later), run=again)
+    assert (run.status.attempt, run.status.submission, run.status.completion_state) == (2, 2, "Succeeded")
+    assert (run.status.start_time, run.status.end_time) == (b.at(1), b.at(9)), "of the Run, all attempts together"
+
+
+def test_the_begin_is_known_though_the_event_that_told_it_first_was_replaced() -> None:
+    """A state that a later one replaced is acknowledged; if the process dies then, only the later one comes again."""
+    run, _ = after(told("retrying", 3, submission=2, first_attempt=2, run_start_time=b.at(1)))
+    assert run.status.start_time == b.at(1)
+
+
+def test_a_run_that_ended_before_it_was_submitted_again_was_at_the_backend() -> None:
+    again, _ = after(told("running", 1), told("retrying", 2, submission=2, first_attempt=2))
+    run, _ = after(ended("stopped", run_id="", attempt=2, submission=2, first_attempt=2, run_start_time=None), run=again)
+    assert (run.status.state, run.status.attempt, run.status.provider_id) == (RunState.STOPPED, 2, "backend-1")
+    assert condition(run, "Synchronized") == "True"
+
+
+def test_a_reopened_run_begins_anew_and_keeps_only_a_mark_of_its_own() -> None:
+    marked = b.run(bound=True, status={"cancellation": {"reason": "Cancelled", "time": "2026-03-01T12:00:00Z"}})
+    done, _ = after(told("running", 1), ended("stopped", message="stopped by spec.cancel"), run=marked)
+    assert done.status.cancellation is not None
+    run, _ = after(told("running", 3, attempt=2, run_start_time=b.at(15)), run=done)
+    assert (run.status.start_time, run.status.cancellation, run.status.message) == (b.at(15), None, "")
+    own = done.status.cancellation.model_copy(update={"attempt": 2})
+    done = done.model_copy(update={"status": done.status.model_copy(update={"cancellation": own})})
+    run, _ = after(told("running", 3, attempt=2), run=done)
+    assert run.status.cancellation == own
+
+
+def test_a_lower_submission_never_comes_back() -> None:
+    run, _ = after(ended("failed", attempt=2, submission=2, first_attempt=2))
+    run, fates = after(told("running", 9, attempt=3, submission=1), run=run)
+    assert (fates, run.status.submission) == (["applied"], 2)
