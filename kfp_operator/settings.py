@@ -53,6 +53,12 @@ class _Form:
 
 _Whole = Annotated[int, BeforeValidator(_no_boolean)]
 _Seconds = Annotated[float, BeforeValidator(_no_boolean), Field(ge=1, le=_LONGEST, allow_inf_nan=False)]
+_Port = Annotated[
+    Annotated[int, Field(ge=0, le=65535)] | None,
+    BeforeValidator(_no_boolean),
+    BeforeValidator(_absent_if_empty),
+    _Form("a whole number from 0 to 65535, or empty"),
+]
 _Folder = Annotated[Path, BeforeValidator(_absent_if_empty), _Form("the path of a folder")]
 _File = Annotated[Path | None, BeforeValidator(_absent_if_empty), _Form("the path of a file")]
 _Namespace = Annotated[
@@ -117,6 +123,23 @@ class EventsSettings(_Section):
     artifact_deadline: _Seconds = Field(600, description="Seconds to wait for a succeeded run's artifacts.")
 
 
+class InboundTlsSettings(_Section):
+    """TLS of the port for events from outside."""
+
+    cert_file: _File = Field(
+        None, description="PEM file of the server's certificate, with those that signed it. Read again when it changes."
+    )
+    key_file: _File = Field(None, description="PEM file of the certificate's key.")
+
+
+class InboundSettings(_Section):
+    """Events from outside."""
+
+    port: _Port = Field(None, description="Port for events from outside over HTTP (0: a free one); empty: none is opened.")
+    tokens_file: _File = Field(None, description="File that says who may send: tokens and webhooks. Read again when it changes.")
+    tls: InboundTlsSettings = Field(default_factory=InboundTlsSettings, description="TLS of that port.")
+
+
 class LeaderElectionSettings(_Section):
     """Which of several processes acts."""
 
@@ -148,6 +171,7 @@ class Settings(_Section):
     state_dir: _Folder = Field(Path("~/.local/state/kfp-operator"), description="Folder for local runs and the private NATS server.")
     nats: NatsSettings = Field(default_factory=NatsSettings)
     events: EventsSettings = Field(default_factory=EventsSettings)
+    inbound: InboundSettings = Field(default_factory=InboundSettings)
     leader_election: LeaderElectionSettings = Field(default_factory=LeaderElectionSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     workers: _Whole = Field(16, ge=1, le=256, description="Objects that are worked on at once.")
@@ -394,6 +418,11 @@ def _contradictions(settings: Settings, given: Mapping[str, _Given]) -> Iterator
         yield f"{' and '.join(chosen)} are set, but only one of them can say who the operator is"
     if (tls.cert_file is None) != (tls.key_file is None):
         yield "nats.tls.certFile and nats.tls.keyFile go together, but only one of them is set"
+    inbound = settings.inbound
+    if inbound.port is not None and inbound.tokens_file is None:
+        yield "inbound.port is set, but inbound.tokensFile, which says who may send, is not"
+    if (inbound.tls.cert_file is None) != (inbound.tls.key_file is None):
+        yield "inbound.tls.certFile and inbound.tls.keyFile go together, but only one of them is set"
 
 
 def _server_problem(server: str, origin: str) -> Iterator[str]:

@@ -43,6 +43,10 @@ _INTERNAL = frozenset(kind.value for kind in V1EventKind if kind.internal) | {IN
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
+class TooLarge(EventRefused):
+    """The event is larger than may be stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """An event from outside that is accepted. `event` is what is stored, with `ref` bare."""
@@ -106,12 +110,12 @@ def admit(event: CloudEvent, namespace: str) -> Inbound:
         raise EventRefused("data is not a JSON object with members ref and kind")
     if _deeper(document, MAX_DEPTH):
         raise EventRefused(f"data has more than {MAX_DEPTH} levels of objects and lists")
+    _check_size("data", document, MAX_INBOUND_BYTES)
     data = _read(document)
     attributes = {name: value for name, value in event.get_attributes().items() if value is not None}
     attributes |= {"datacontenttype": binding.JSON_TYPE, "dataschema": schemas.dataschema(schemas.INBOUND)}
     attributes.setdefault("subject", data.ref)
     document = {**document, "ref": data.ref, "kind": data.kind.value}
-    _check_size("data", document, MAX_INBOUND_BYTES)
     _check_size("the event without its data", attributes, MAX_ATTRIBUTES_BYTES)
     admitted = CloudEvent(dict(attributes), document)
     if "time" not in attributes:
@@ -143,7 +147,7 @@ def receive(subjects: Subjects, message: StoredMessage) -> Inbound:
     """The event in a message of the inbound stream, whoever published it; EventError when it cannot be accepted."""
     address = subjects.parse_inbound(message.subject)
     if len(message.data) > MAX_EVENT_BYTES:
-        raise EventRefused(f"the message has {len(message.data)} bytes; {MAX_EVENT_BYTES} are allowed")
+        raise TooLarge(f"the message has {len(message.data)} bytes; {MAX_EVENT_BYTES} are allowed")
     inbound = admit(binding.decode(message.headers, message.data), address.namespace)
     if inbound.data.kind.value != address.kind:
         raise EventRefused(f"the subject says {address.kind!r}, the data says {inbound.data.kind.value!r}")
@@ -173,7 +177,7 @@ def _check_size(what: str, document: Mapping[str, Any], limit: int) -> None:
     except (ValueError, UnicodeEncodeError) as error:
         raise EventRefused(f"{what} cannot be written as JSON: {error}") from error
     if size > limit:
-        raise EventRefused(f"{what} takes {size} bytes of JSON; {limit} are allowed")
+        raise TooLarge(f"{what} takes {size} bytes of JSON; {limit} are allowed")
 
 
 def _deeper(value: object, levels: int) -> bool:

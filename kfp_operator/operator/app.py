@@ -6,7 +6,7 @@ when another process leads; nothing needs to be saved before, so it may also be 
 """
 
 import asyncio
-import json
+import gc
 import logging
 import signal
 import sys
@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Protocol
 
+from kfp_operator.api.meta import Metadata
 from kfp_operator.api.names import Names
 from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.errors import BusError, ClusterError, KfpOperatorError, LeadershipLost
@@ -29,9 +30,11 @@ from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.clock_watch import ClockWatch
 from kfp_operator.operator.configuration_projector import ConfigurationProjector
 from kfp_operator.operator.credentials import Credentials, load_credentials
+from kfp_operator.operator.cursors import Cursors, FileCursors, LeaseCursors
 from kfp_operator.operator.experiment_controller import ExperimentController
 from kfp_operator.operator.guarded import GuardedProvider
 from kfp_operator.operator.health import Check, Health
+from kfp_operator.operator.inbound_server import InboundServer
 from kfp_operator.operator.kube_events import EventRecorder
 from kfp_operator.operator.lease import Lease, pod_namespace
 from kfp_operator.operator.metrics import Metrics, Observed
@@ -49,7 +52,7 @@ from kfp_operator.operator.run_configuration_controller import RunConfigurationC
 from kfp_operator.operator.run_controller import RunController
 from kfp_operator.operator.run_schedule_controller import RunScheduleController
 from kfp_operator.operator.source import Source
-from kfp_operator.operator.store import Key, Store
+from kfp_operator.operator.store import KINDS, Key, Store
 from kfp_operator.operator.sweeper import Sweeper
 from kfp_operator.operator.tasks import Tasks, first_of
 from kfp_operator.providers.protocol import Provider
@@ -109,10 +112,18 @@ class Operator:
         # connections of its own: a renewal must not wait behind a thousand writes
         self.lease_cluster = Cluster(self._credentials, limit=2, observe=self.metrics.count_request)
         self.lease = Lease(self.lease_cluster, namespace=namespace, name=LEASE, duration=settings.leader_election.lease_duration)
+        self.cursors: Cursors = (
+            LeaseCursors(self.lease.get_annotations, self.lease.set_annotations, self.names.group)
+            if settings.leader_election.enabled
+            else FileCursors(settings.state_dir.expanduser())
+        )
         self._leading = not settings.leader_election.enabled
         self.recorder = EventRecorder(self.cluster, self.names, self.metrics)
         self.health = Health(self.metrics, self._checks)
+        self.inbound = InboundServer(settings.inbound, bus=self.bus, subjects=self.subjects, metrics=self.metrics, now=utc_now)
         self._source: Source | None = None
+        self._waiting = False
+        """Work was put off because this process may not act."""
         self._opened: set[str] = set()
         """Providers that this process has looked after."""
         self._build()
@@ -238,6 +249,7 @@ class Operator:
             await stack.enter_async_context(self.lease_cluster)
             await stack.enter_async_context(self.bus)
             await stack.enter_async_context(self.health.serving(self._settings.http.port))
+            await stack.enter_async_context(self.inbound.serving())
             log.info("API server: %s (%s)", self.cluster.server, self._credentials.endpoint.origin)
             if self._settings.leader_election.enabled:
                 acquired = asyncio.Event()
@@ -282,8 +294,10 @@ class Operator:
             watching = tasks.start(source.run(stop_source), "watch")
             try:
                 if await first_of(source.synced, stop, tasks.failed) is source.synced:
-                    await self._providersfirst_of()
+                    await self._providers_first()
                     log.info("this process leads and has seen %d objects", len(self.store))
+                    gc.collect()
+                    gc.freeze()  # what was read at the start stays: no later collection need walk over it
                     workers += [asyncio.create_task(self._work(), name=f"worker {n}") for n in range(self._settings.workers)]
                     tasks.start(self._project(), "projector")
                     tasks.start(self._keep_cursor(), "cursor")
@@ -335,9 +349,12 @@ class Operator:
         if key.kind in self.controllers:
             self.queue.add(key)
 
-    def _on_invalid(self, key: Key, why: str) -> None:
+    def _on_invalid(self, key: Key, uid: str, why: str) -> None:
         """An object that the CRD lets pass and the model does not: the CRDs are of another version."""
         log.error("%s cannot be read and is left alone; are the CRDs those of this version? %s", key, why)
+        named = KINDS[key.kind].model_construct(metadata=Metadata(name=key.name, namespace=key.namespace, uid=uid))
+        message = f"this version of the operator cannot read it and leaves it alone; are the CRDs those of this version? {why}"
+        self.recorder.warning(named, "Unreadable", message)
 
     def _on_update(self, submission: str) -> None:
         key = self.runs.owner(submission)
@@ -360,7 +377,7 @@ class Operator:
         self._opened.add(name)
         return GuardedProvider(name, provider, self.metrics)
 
-    async def _providersfirst_of(self) -> None:
+    async def _providers_first(self) -> None:
         async def open_(key: Key) -> None:
             with suppress(KfpOperatorError):  # the worker that comes to it later retries and says so
                 await self.providers.reconcile(key)
@@ -380,12 +397,13 @@ class Operator:
             try:
                 again = await self.controllers[key.kind].reconcile(key)
                 self.queue.forget(key)
+                self._acts()
                 if again is not None:
                     result = "requeue"
                     self.queue.add_after(key, again)
             except LeadershipLost as error:
                 result = "error"
-                log.warning("%s is put off: %s", key, error)
+                self._put_off(key, error)
                 self.queue.retry(key)
             except ClusterError as error:
                 result = "conflict" if error.status == 409 else "error"
@@ -400,22 +418,24 @@ class Operator:
                 self.metrics.reconcile.labels(kind=key.kind, result=result).inc()
                 self.metrics.reconcile_time.labels(kind=key.kind).observe(loop.time() - began)
 
+    def _put_off(self, key: Key, error: LeadershipLost) -> None:
+        """Say once that work waits until this process may act again, and not for each object."""
+        log.log(logging.DEBUG if self._waiting else logging.WARNING, "%s is put off, and what else is to be done: %s", key, error)
+        self._waiting = True
+
+    def _acts(self) -> None:
+        if self._waiting and self.lease.is_leader:
+            self._waiting = False
+            log.info("this process acts again")
+
     async def _project(self) -> None:
         subjects = [self.subjects.pattern(Kind.RUN_STATUS), self.subjects.pattern(Kind.RUN_COMPLETION)]
         async for delivery in self.bus.consume(self.subjects.stream("runs"), DURABLE, subjects=subjects, resume=self._cursor):
             await self.projector.accept(delivery)
 
     def _cursor(self) -> Cursor | None:
-        """Where the projector got to, from the Lease: for a consumer that was deleted."""
-        try:
-            kept = json.loads(self.lease.get_annotations()[self._cursor_name])
-            return Cursor(created=str(kept["created"]), sequence=int(kept["sequence"]))
-        except (KeyError, ValueError, TypeError):
-            return None
-
-    @property
-    def _cursor_name(self) -> str:
-        return f"{self.names.group}/cursor-{DURABLE}"
+        """Where the projector got to: for a consumer that was deleted."""
+        return self.cursors.get(DURABLE)
 
     async def _keep_cursor(self) -> None:
         while True:
@@ -423,12 +443,14 @@ class Operator:
             with suppress(BusError):  # its absence only means that more is read again
                 cursor = await self.bus.cursor(self.subjects.stream("runs"), DURABLE)
                 if cursor is not None and cursor != self._cursor():
-                    kept = json.dumps({"created": cursor.created, "sequence": cursor.sequence})
-                    self.lease.set_annotations({self._cursor_name: kept})
+                    self.cursors.keep(DURABLE, cursor)
 
     def _checks(self) -> Mapping[str, Check]:
         """What readiness depends on. A standby is ready."""
-        checks = {"nats": Check(self.bus.connected and not self.bus.last_error, self.bus.last_error or "connected")}
+        checks = {
+            "nats": Check(self.bus.connected and not self.bus.last_error, self.bus.last_error or "connected"),
+            **self.inbound.checks(),
+        }
         if self._leading:
             checks["streams"] = Check(not self.streams.problem, self.streams.problem or "as they should be")
             trouble = self._source.trouble if self._source is not None else "not begun"

@@ -80,6 +80,10 @@ class Metrics:
         self.kube_events = self._counter("kube_events", "Kubernetes Events by what became of them.", "result")
         """result: written, failed, dropped."""
         self.watch_events = self._counter("watch_events", "Events of the watches of our own kinds.", "kind", "type")
+        self.inbound_requests = self._counter("inbound_requests", "Requests with events from outside.", "route", "code")
+        """route: events, hooks."""
+        self.inbound_events = self._counter("inbound_events", "Events from outside by what became of them.", "sender", "result")
+        """sender: a token or the path of a webhook; result: stored, duplicate, ignored, refused, unavailable."""
         self.swept = self._counter("swept", "Objects whose deletion no watch had reported.", "kind")
         info = GaugeMetricFamily(f"{PREFIX}_build_info", "Version of this operator; always 1.", labels=["version"])
         info.add_metric([__version__], 1)

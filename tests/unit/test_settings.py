@@ -33,6 +33,12 @@ def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None
     assert (loaded.workers, loaded.http.port, loaded.log.level, loaded.log.format) == (3, 2, "error", "json")
 
 
+def test_no_port_is_opened_for_events_from_outside_unless_it_is_set() -> None:
+    assert Settings().inbound.port is None
+    assert load(None, None, {"KFPOP_INBOUND__PORT": ""}).inbound.port is None
+    assert load(None, None, {"KFPOP_INBOUND__PORT": "0", "KFPOP_INBOUND__TOKENS_FILE": "t"}).inbound.port == 0
+
+
 def test_flags_that_were_not_given_change_nothing() -> None:
     flags = {"state_dir": None, "nats": None, "http": {"port": None}, "log": {}}
     assert load(None, flags, {"KFPOP_HTTP__PORT": "7"}).http.port == 7
@@ -64,6 +70,7 @@ def test_every_setting_can_be_given_in_the_environment_and_in_a_file(tmp_path: P
             "manageStreams": False,
             "artifactDeadline": 4,
         },
+        "inbound": {"port": 0, "tokensFile": "/t", "tls": {"certFile": "/c", "keyFile": "/k"}},
         "leaderElection": {"enabled": False, "namespace": "ops", "leaseDuration": 5},
         "http": {"port": 0},
         "workers": 6,
@@ -147,6 +154,10 @@ def test_empty_values_of_a_template_mean_what_they_say(tmp_path: Path) -> None:
         ("nats: {passwordFile: p}\n", "nats.passwordFile is set, but nats.user is not"),
         ("nats: {credsFile: c, nkeyFile: n}\n", "nats.credsFile and nats.nkeyFile are set, but only one of them can say who"),
         ("nats: {tls: {certFile: c}}\n", "nats.tls.certFile and nats.tls.keyFile go together"),
+        ("inbound: {port: 8090}\n", "inbound.port is set, but inbound.tokensFile, which says who may send, is not"),
+        ("inbound: {port: 65536}\n", "inbound.port: 65536 is not a whole number from 0 to 65535, or empty"),
+        ("inbound: {port: yes}\n", "inbound.port: True is not a whole number from 0 to 65535, or empty"),
+        ("inbound: {tls: {keyFile: k}}\n", "inbound.tls.certFile and inbound.tls.keyFile go together"),
         ("- a\n", "does not hold settings"),
         ("a: [\n", "is not YAML: while parsing a flow"),
         ("a: 1\n---\nb: 2\n", "is not YAML: expected a single document"),
