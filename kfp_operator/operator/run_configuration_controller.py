@@ -21,6 +21,7 @@ from kfp_operator.reconcile.run_configuration_loops import Loops, loops_of
 from kfp_operator.reconcile.run_configuration_parameters import allows, full_name, references
 from kfp_operator.reconcile.run_configuration_situation import ConfigurationSituation, Knowledge, Occurrence, Refused
 from kfp_operator.reconcile.run_configuration_status import RUN_REFUSED
+from kfp_operator.reconcile.run_configuration_triggers import wanted
 from kfp_operator.reconcile.starting import OwnedRun, occurrence_name
 
 log = logging.getLogger(__name__)
@@ -147,8 +148,11 @@ class RunConfigurationController:
         match action:
             case decisions.WriteStatus(status):
                 await self._write(configuration, desk, status)
-            case decisions.StartRun():
-                await self._start(configuration, desk, action)
+            case decisions.StartRuns(starts):
+                for start in starts:
+                    self._guard()
+                    if not await self._start(configuration, desk, start):
+                        return
             case decisions.StopRuns(runs):
                 for run in runs:
                     self._guard()
@@ -179,20 +183,21 @@ class RunConfigurationController:
         self._store.put(written)
         self._tell(configuration, written)
 
-    async def _start(self, configuration: RunConfiguration, desk: Desk, action: decisions.StartRun) -> None:
+    async def _start(self, configuration: RunConfiguration, desk: Desk, start: decisions.Start) -> bool:
+        """Have the Run; False: the API server refuses it."""
         try:
-            _, created = await self._runs.start(configuration, action.manifest)
+            _, created = await self._runs.start(configuration, start.manifest)
         except (AlreadyExists, Forbidden, Unprocessable, NotFound) as error:
-            self._refuse(configuration, desk, f"Run {action.name} cannot be created and is tried again: {error}")
-            return
+            self._refuse(configuration, desk, f"Run {start.name} cannot be created and is tried again: {error}")
+            return False
         fault_point("run-created")
         desk.known.refused = None
-        desk.known.started[action.name] = self._now()
-        if not created:
-            return
-        self._recorder.normal(configuration, "Started", f"Run {action.name} was started by {action.occurrence.trigger}")
-        for message in action.left_out:
-            self._recorder.normal(configuration, "ParameterLeftOut", f"Run {action.name} goes without an optional parameter; {message}")
+        desk.known.started[start.name] = self._now()
+        if created:
+            self._recorder.normal(configuration, "Started", f"Run {start.name} was started by {start.occurrence.trigger}")
+            for message in start.left_out:
+                self._recorder.normal(configuration, "ParameterLeftOut", f"Run {start.name} goes without an optional parameter; {message}")
+        return True
 
     def _refuse(self, configuration: RunConfiguration, desk: Desk, message: str) -> None:
         before = desk.known.refused
@@ -227,4 +232,5 @@ class RunConfigurationController:
         suppressed = {entry.name: entry.suppressed for entry in was.triggers}
         for entry in status.triggers:
             if entry.suppressed > suppressed.get(entry.name, 0):
-                self._recorder.normal(written, "Suppressed", f"{entry.name}: {entry.message}")
+                tell = self._recorder.normal if wanted(entry.message) else self._recorder.warning
+                tell(written, "Suppressed", f"{entry.name}: {entry.message}")

@@ -1,7 +1,7 @@
 """Decides what to do next for a RunConfiguration. Pure: the object, what it refers to, its Runs and the clock in; one step out.
 
 What happens becomes one Run each, in two steps that may be repeated. First `WriteStatus`: what the triggers saw stands in
-`status.triggers[].pending`, in the write that moves their baselines. Then `StartRun`, for what stands there already, under a name made of
+`status.triggers[].pending`, in the write that moves their baselines. Then `StartRuns`, for what stands there already, under a name made of
 what happened; a Run of that name is the Run, whoever made it. Only then is it taken off. So neither a kill between two lines nor a
 lost answer nor a second operator starts anything twice or loses it, and a quota that refuses a Run delays it.
 
@@ -18,7 +18,7 @@ from kfp_operator.reconcile.history import surplus
 from kfp_operator.reconcile.run_configuration_runs import manifest, run_name, to_read, values
 from kfp_operator.reconcile.run_configuration_situation import ConfigurationSituation, Occurrence, Problem
 from kfp_operator.reconcile.run_configuration_status import RUN_REFUSED, held, status_of, waits, waits_for
-from kfp_operator.reconcile.run_configuration_triggers import MANUAL, SCHEDULE, Looked, look, tick_of
+from kfp_operator.reconcile.run_configuration_triggers import MANUAL, SCHEDULE, STARTED_NOTHING, Looked, look, tick_of
 from kfp_operator.reconcile.starting import OwnedRun, Verdict, admit
 
 BATCH = 20
@@ -33,8 +33,8 @@ class WriteStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class StartRun:
-    """Create a Run, or find that it is there."""
+class Start:
+    """A Run to be created, or found."""
 
     occurrence: Occurrence
     name: str
@@ -42,6 +42,13 @@ class StartRun:
     """JSON for the API server."""
     left_out: tuple[str, ...] = ()
     """Why optional parameters are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRuns:
+    """Create Runs, one after the other, or find that they are there; the first that is refused ends it."""
+
+    starts: Sequence[Start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class ReadRun:
     attempt: int
 
 
-Action = WriteStatus | StartRun | StopRuns | DeleteRuns | ReadRun
+Action = WriteStatus | StartRuns | StopRuns | DeleteRuns | ReadRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +92,15 @@ class _Plan:
     """What is to be done about what is pending."""
 
     entries: dict[str, TriggerStatus]
-    action: Action | None = None
+    starts: list[Start] = field(default_factory=list)
+    other: StopRuns | ReadRun | None = None
+    """What comes before a start."""
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def action(self) -> Action | None:
+        """The next step, if there is one."""
+        return StartRuns(tuple(self.starts)) if self.starts else self.other
 
     def drop(self, occurrence: Occurrence, message: str) -> None:
         """It starts nothing."""
@@ -136,6 +150,7 @@ class _Settled:
     def __init__(self, s: ConfigurationSituation) -> None:
         self._s = s
         self._there = dict(s.known.started) | {run.name: run.created for run in s.runs}
+        self._names: dict[Occurrence, str] = {}
         self._ended = {run.name for run in s.configuration.status.recent_runs}
         self.last_tick: datetime | None = None
         """The latest tick among it."""
@@ -144,7 +159,8 @@ class _Settled:
         """The entry without it."""
         left = []
         for what in entry.pending:
-            name = run_name(self._s, Occurrence(entry.name, what))
+            occurrence = Occurrence(entry.name, what)
+            name = self._names.get(occurrence) or self._names.setdefault(occurrence, run_name(self._s, occurrence))
             if name not in self._there and name not in self._ended:
                 left.append(what)
                 continue
@@ -168,27 +184,35 @@ def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:
     refused = s.known.refused if stored else None
     if refused is not None:
         plan.problems.insert(0, Problem(RUN_REFUSED, refused.message))
-    put_off = refused is not None and s.now < refused.not_before
+    put_off, policy = refused is not None and s.now < refused.not_before, s.configuration.spec.concurrency_policy
+    most = max(BATCH - len(s.known.started), 1) if policy == "Allow" else 1
     for occurrence in _pending(plan.entries.values()):
-        admission = admit(s.configuration.spec.concurrency_policy, s.runs, run_name(s, occurrence))
+        if len(plan.starts) >= most or plan.other is not None or (put_off and policy == "Allow"):
+            break  # the others are looked at when that is done
+        admission = admit(policy, s.runs, run_name(s, occurrence))
         if admission.verdict is Verdict.SKIP:
-            plan.drop(occurrence, f"started nothing: {admission.because}, and spec.concurrencyPolicy is Forbid")
+            plan.drop(occurrence, f"{STARTED_NOTHING}{admission.because}, and spec.concurrencyPolicy is Forbid")
         elif admission.verdict is Verdict.QUEUE:
             queued.append(occurrence)
             plan.wait(occurrence, f"waits: {admission.because}")
-        elif plan.action is None and not put_off:
+        elif not put_off:
             step = _start(s, plan, occurrence, admission.others)
-            plan.action = step if occurrence in stored else None
+            if occurrence not in stored:
+                continue
+            if isinstance(step, Start):
+                plan.starts.append(step)
+            else:
+                plan.other = step
     if queued:
         chosen = next((o for o in reversed(queued) if o.trigger == MANUAL), queued[-1])
         for occurrence in queued:
             if occurrence != chosen:
-                plan.drop(occurrence, "started nothing: a later one took its place in the queue (spec.concurrencyPolicy: QueueLatest)")
+                plan.drop(occurrence, f"{STARTED_NOTHING}a later one took its place in the queue (spec.concurrencyPolicy: QueueLatest)")
     return plan
 
 
-def _start(s: ConfigurationSituation, plan: _Plan, occurrence: Occurrence, others: Sequence[OwnedRun]) -> Action | None:
-    """The step that brings the occurrence's Run nearer; None: it waits for its parameters."""
+def _start(s: ConfigurationSituation, plan: _Plan, occurrence: Occurrence, others: Sequence[OwnedRun]) -> Start | StopRuns | ReadRun | None:
+    """The occurrence's Run, or what comes before it; None: it waits for its parameters."""
     if (run := to_read(s, occurrence)) is not None:
         return ReadRun(occurrence, *run)
     resolution = values(s, occurrence)
@@ -198,7 +222,7 @@ def _start(s: ConfigurationSituation, plan: _Plan, occurrence: Occurrence, other
     if others:
         return StopRuns(others)
     left_out = tuple(missing.message for missing in resolution.missing)
-    return StartRun(occurrence, run_name(s, occurrence), manifest(s, occurrence, resolution), left_out)
+    return Start(occurrence, run_name(s, occurrence), manifest(s, occurrence, resolution), left_out)
 
 
 def _pending(entries: Iterable[TriggerStatus]) -> list[Occurrence]:

@@ -29,6 +29,8 @@ CONFIGURATION = "runConfiguration/"
 MAX_BY_HAND = 50
 """Starts by hand that wait: each may be as long as `MAX_OCCURRENCE`."""
 PASSED_OVER = "passed over: the configuration is suspended"
+STARTED_NOTHING = "started nothing: "
+"""How the message begins when concurrencyPolicy let nothing be started."""
 _SUSPENDED = "suspended"
 """The subject of a schedule while it is suspended: ticks are counted once, at the end, instead of one write for each."""
 _RECIPE = "1"
@@ -74,6 +76,11 @@ def followed_run(what: str) -> tuple[str, str, int]:
     """Name, uid and attempt of the run behind an occurrence of a runConfigurations trigger."""
     name, uid, attempt = what.split("/")
     return name, uid, int(attempt)
+
+
+def wanted(message: str) -> bool:
+    """Whether something started nothing because the spec says so, and not because it could not be helped."""
+    return message == PASSED_OVER or message.startswith(STARTED_NOTHING)
 
 
 def spec_hash(spec: RunTemplate) -> str:

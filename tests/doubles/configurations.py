@@ -7,7 +7,6 @@ from typing import Any
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.run_configuration import LatestRun, RunConfiguration, TriggerStatus
 from kfp_operator.api.states import RunState
-from kfp_operator.operator.store import Key
 from kfp_operator.reconcile import run_configuration as decisions
 from kfp_operator.reconcile.configuration_projection import Ended, record
 from kfp_operator.reconcile.run_configuration_loops import loops_of
@@ -194,8 +193,10 @@ class Rig:
                 self.known.started.clear()
                 if not any(entry.pending for entry in stored.triggers):
                     self.known.refused = None
-            case decisions.StartRun():
-                self._start(action)
+            case decisions.StartRuns(starts):
+                for start in starts:
+                    if not self._start(start):
+                        break
             case decisions.StopRuns(runs):
                 for run in runs:
                     self.runs[run.name] = replace(self.runs[run.name], stopping=True)
@@ -206,17 +207,14 @@ class Rig:
                 self.known.followed[action.occurrence] = self.produced.get(action.run)
         return action
 
-    def _start(self, action: decisions.StartRun) -> None:
+    def _start(self, start: decisions.Start) -> bool:
         if self.refuse:
             failures = self.known.refused.failures + 1 if self.known.refused is not None else 1
             self.known.refused = Refused(self.refuse, self.now + timedelta(seconds=2.0**failures), failures)
-            return
+            return False
         self.known.refused = None
-        self.known.started[action.name] = self.now
-        if action.name not in self.runs:
-            self.manifests.append(dict(action.manifest))
-            self.runs[action.name] = OwnedRun(action.name, f"uid-{action.name}", self.now)
-
-
-def key_of(configuration: RunConfiguration) -> Key:
-    return Key("RunConfiguration", configuration.metadata.namespace, configuration.metadata.name)
+        self.known.started[start.name] = self.now
+        if start.name not in self.runs:
+            self.manifests.append(dict(start.manifest))
+            self.runs[start.name] = OwnedRun(start.name, f"uid-{start.name}", self.now)
+        return True

@@ -57,7 +57,7 @@ class Desk:
             names=NAMES,
         )
         self.api.put(builders.pipeline())
-        self.api.put(builders.configuration("base"))
+        self.api.put(builders.configuration("base", run={"artifacts": [{"name": "model", "path": "trainer:model"}]}))
         self.api.put(builders.configuration(**({"triggers": {"runConfigurations": ["base"]}} | spec)))
         self._ended = 0
 
