@@ -29,7 +29,7 @@ class Trouble:
         return max((self.not_before - now).total_seconds(), 0.0) if self.not_before is not None else 0.0
 
     def after(self, error: ProviderError, now: datetime, *, most: float) -> "Trouble":
-        """The trouble that follows this one: what is refused for good is asked for again after `most` seconds, what may pass when it may."""
+        """The trouble that follows this one: what is refused for good is asked for again after `most` seconds."""
         failures, final = self.failures + 1, isinstance(error, Permanent)
         asked = error.after if isinstance(error, Retryable) else None
         delay = most if final else asked if asked is not None else backoff(failures, most=most)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kfp_operator.api.names import GO_GROUP
 from kfp_operator.operator.resources import CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, EVENTS, LEASES, Kinds, Resource
 
 
@@ -49,7 +50,7 @@ def permissions(kinds: Kinds, *, leader_election: bool = True) -> tuple[Permissi
         Permission(kinds.pipeline, watched, "follow Pipelines, hold them until the backend let them go"),
         Permission(kinds.experiment, watched, "follow Experiments, hold them until the backend let them go"),
         Permission(kinds.run_configuration, ("get", "list", "watch"), "follow RunConfigurations"),
-        Permission(kinds.run_schedule, ("get", "list", "watch"), "follow RunSchedules"),
+        Permission(kinds.run_schedule, watched if kinds.group == GO_GROUP else ("get", "list", "watch"), "follow RunSchedules"),
         Permission(
             kinds.run,
             (*watched, "create", "delete"),

@@ -105,6 +105,10 @@ class RunScheduleController:
                     desk.refused = None
                 except ClusterError as error:
                     self._put_off(schedule, desk, error, f"a Run that {decisions.tick_text(tick)} replaces cannot be stopped")
+            case decisions.ReleaseSchedule(told):
+                self._tell(schedule, told)
+                finalizers = self._names.released(schedule.metadata.finalizers)
+                self._store.put(await self._objects.patch_metadata(schedule, {"finalizers": finalizers}))
             case decisions.DeleteRuns(runs):
                 try:
                     for run in runs:

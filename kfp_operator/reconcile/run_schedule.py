@@ -104,7 +104,14 @@ class WriteScheduleStatus:
     told: tuple[Told, ...] = ()
 
 
-ScheduleAction = StartRun | StopRuns | DeleteRuns | WriteScheduleStatus
+@dataclass(frozen=True, slots=True)
+class ReleaseSchedule:
+    """Take off the finalizer that the Go operator has put on."""
+
+    told: tuple[Told, ...] = ()
+
+
+ScheduleAction = StartRun | StopRuns | DeleteRuns | WriteScheduleStatus | ReleaseSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +136,20 @@ class _Plan:
     again: float | None = None
 
 
+def _scheduled_elsewhere(schedule: RunSchedule) -> tuple[Told, ...]:
+    """The Go operator's schedule at the backend, which is not ours to end: ours are Runs that this operator starts."""
+    found = schedule.status.provider_id
+    if not found:
+        return ()
+    message = f"the Go operator has made schedule {found} at the backend, which goes on starting runs: delete it there"
+    return (Told("ScheduledElsewhere", message, warning=True),)
+
+
 def decide_run_schedule(s: ScheduleSituation) -> ScheduleDecision:
     """The next step for the RunSchedule."""
     if s.schedule.metadata.deletion_timestamp is not None:
+        if s.names.held(s.schedule.metadata.finalizers):
+            return ScheduleDecision(ReleaseSchedule(_scheduled_elsewhere(s.schedule)))
         return ScheduleDecision()  # its Runs are deleted by the garbage collector, as the user asked for
     plan = _plan(s)
     waiting = s.refused is not None and plan.action is not None and s.now < s.refused.not_before
@@ -139,7 +157,8 @@ def decide_run_schedule(s: ScheduleSituation) -> ScheduleDecision:
         return ScheduleDecision(plan.action, plan.again)
     status, told = _status(s, plan)
     if status != s.schedule.status:
-        return ScheduleDecision(WriteScheduleStatus(status, told), again=0)
+        found = _scheduled_elsewhere(s.schedule) if s.schedule.status.in_go_form else ()
+        return ScheduleDecision(WriteScheduleStatus(status, (*told, *found)), again=0)
     if plan.action is not None and not waiting:
         return ScheduleDecision(plan.action, plan.again)
     again = plan.again
@@ -168,6 +187,10 @@ def _not_dealt_with(s: ScheduleSituation, run: OwnedRun) -> bool:
 
 def _plan(s: ScheduleSituation) -> _Plan:
     schedule, status = s.schedule, s.schedule.status
+    owner = next((o for o in schedule.metadata.owner_references if o.controller and o.kind == "RunConfiguration"), None)
+    if owner is not None:  # the Go operator made it; RunConfigurations of ours follow their schedules themselves
+        why = f"RunConfiguration {owner.name}, which controls it, starts the runs of its schedules itself: this object can be deleted"
+        return _Plan(conditions.scheduling("Superseded", why), changes=_out_of_force() | {"queued_time": None})
     try:
         timetable = _understood(schedule)
     except InvalidSpec as error:

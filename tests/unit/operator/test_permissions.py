@@ -37,3 +37,12 @@ def test_rules_speak_of_the_api_group_in_use() -> None:
 
 def test_without_leader_election_no_lease_is_touched() -> None:
     assert not [p for p in permissions(Kinds(), leader_election=False) if p.resource == LEASES or p.scope is Scope.LEASE]
+
+
+def test_run_schedules_are_changed_only_where_the_go_operator_holds_them() -> None:
+    def verbs(group: str) -> tuple[str, ...]:
+        kinds = Kinds(group)
+        return next(p.verbs for p in permissions(kinds) if p.resource == kinds.run_schedule and not p.subresource)
+
+    assert "patch" not in verbs("kfp-operator.dev")
+    assert "patch" in verbs("pipelines.kubeflow.org")
