@@ -42,6 +42,8 @@ LONG_LIFE = 60.0
 SHORT_LIVES = 5
 """How often in a row Kopf may end within LONG_LIFE seconds."""
 STOPPING = 15.0
+PROBLEMS = 5
+"""How many fields are named of an object that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class _Deleted:
 @dataclass(frozen=True, slots=True)
 class _Invalid:
     key: Key
+    uid: str
     why: str
 
 
@@ -85,7 +88,7 @@ class Source:
 
     `changed` is called with the key of each object that is new or newer than what the store had (so not for the echo of a write whose
     answer was put into the store), `gone` with key and uid of each that was deleted, `relisted` when a watch began anew, so that deletions
-    may have been missed, and `invalid` for an object that its model cannot parse. All on the event loop of `run`.
+    may have been missed, and `invalid` with key, uid and reason for an object that its model cannot parse. All on the event loop of `run`.
     `pause`: seconds until watches that ended begin again, doubled each time in a row.
     """
 
@@ -101,7 +104,7 @@ class Source:
         changed: Callable[[Key], None],
         gone: Callable[[Key, str], None],
         relisted: Callable[[], None],
-        invalid: Callable[[Key, str], None],
+        invalid: Callable[[Key, str, str], None],
         metrics: Metrics,
         pause: float = 1.0,
     ) -> None:
@@ -246,7 +249,7 @@ class Source:
                 stored = read(kind.kind, dict(body), self._names)
             except ValidationError as error:
                 self._metrics.watch_events.labels(kind=kind.kind, type="invalid").inc()
-                self._post(loop, _Invalid(key, str(error)))
+                self._post(loop, _Invalid(key, metadata["uid"], _problems(error)))
                 return
             self._post(loop, _Seen(stored))
 
@@ -310,9 +313,9 @@ class Source:
                 self._saw(key)
                 if self._store.drop(key, uid):
                     self._gone(key, uid)
-            case _Invalid(key, why):
+            case _Invalid(key, uid, why):
                 self._saw(key)
-                self._invalid(key, why)
+                self._invalid(key, uid, why)
             case _Opened(path, listed):
                 self._opened.add(path)
                 if listed and path in self._ever_opened:
@@ -356,3 +359,10 @@ async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong, field by field; not the values, which may be long or secret."""
+    errors = error.errors(include_input=False, include_url=False)
+    found = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in errors]
+    return "; ".join(found[:PROBLEMS]) + (f"; and {len(found) - PROBLEMS} more" if len(found) > PROBLEMS else "")

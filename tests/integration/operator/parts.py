@@ -58,7 +58,7 @@ class Watched:
             changed=self.changed.append,
             gone=lambda key, _: self.gone.append(key),
             relisted=self._relisted,
-            invalid=self.invalid.__setitem__,
+            invalid=lambda key, _uid, why: self.invalid.__setitem__(key, why),
             metrics=self.metrics,
             pause=pause,
         )

@@ -181,7 +181,7 @@ async def test_missing_definitions_are_waited_for_and_named(cluster: Cluster) ->
             changed=watched.changed.append,
             gone=lambda key, _: None,
             relisted=lambda: None,
-            invalid=lambda key, why: None,
+            invalid=lambda key, uid, why: None,
             metrics=watched.metrics,
         )
         stop = asyncio.Event()
