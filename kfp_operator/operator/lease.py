@@ -146,7 +146,7 @@ class Lease:
             except (ClusterError, TimeoutError) as error:
                 self._report(error)
             else:
-                self.trouble = ""
+                self._answered()
                 if acquired:
                     log.info("This process leads: it holds Lease %s/%s as %s", self._namespace, self._name, self.holder)
                     return
@@ -170,7 +170,7 @@ class Lease:
             if not renewed:
                 self._renewed = None
                 raise LeadershipLost(f"Lease {self._namespace}/{self._name} was taken by another process")
-            self.trouble = ""
+            self._answered()
             wait = self.interval
 
     async def release(self) -> None:
@@ -277,9 +277,14 @@ class Lease:
 
     def _report(self, error: Exception) -> None:
         trouble = str(error) or f"no answer within {self.patience:g} s"
-        if trouble != self.trouble:
-            log.warning("Lease %s/%s: %s", self._namespace, self._name, trouble)
+        if trouble != self.trouble:  # an outage changes its face from try to try: once is enough for people
+            log.log(logging.INFO if self.trouble else logging.WARNING, "Lease %s/%s: %s", self._namespace, self._name, trouble)
         self.trouble = trouble
+
+    def _answered(self) -> None:
+        if self.trouble:
+            log.info("Lease %s/%s is read and written again", self._namespace, self._name)
+        self.trouble = ""
 
 
 def pod_namespace(default: str = "default") -> str:

@@ -1,16 +1,22 @@
 """How the parts are put together, where that is a promise of its own."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 from aiohttp import web
 
+from kfp_operator.errors import LeadershipLost
+from kfp_operator.events.bus import Cursor
 from kfp_operator.operator.app import Operator
 from kfp_operator.operator.client import CONNECTIONS
 from kfp_operator.operator.credentials import load_credentials
+from kfp_operator.operator.projector import DURABLE
+from kfp_operator.operator.store import Key
 from kfp_operator.settings import LeaderElectionSettings, Settings
 
 PROMPTLY = 5.0
@@ -71,3 +77,39 @@ async def test_the_lease_is_taken_while_every_other_request_waits(tmp_path: Path
                 for task in held_up:
                     task.cancel()
                 await asyncio.wait(held_up)
+
+
+async def test_work_that_waits_for_the_lease_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with api_server(tmp_path) as (kubeconfig, _):
+        settings = Settings(leader_election=LeaderElectionSettings(namespace="default"))
+        operator = Operator(settings, await load_credentials(kubeconfig))
+        caplog.set_level(logging.INFO)
+        for _ in range(2):
+            operator.lease._renewed = None
+            for n in range(20):
+                operator._put_off(Key("Run", "team", f"run-{n}"), LeadershipLost("Lease default/kfp-operator was renewed 11 s ago"))
+                operator._acts()
+            async with operator.lease_cluster:
+                await asyncio.wait_for(operator.lease.acquire(), PROMPTLY)
+            operator._acts()
+        said = [r.getMessage() for r in caplog.records if r.name == "kfp_operator.operator.app"]
+        assert [message.partition(" ")[0] for message in said] == ["Run", "this", "Run", "this"]
+
+
+async def test_an_object_that_cannot_be_read_is_told_of_where_its_owner_looks(tmp_path: Path) -> None:
+    async with api_server(tmp_path) as (kubeconfig, _):
+        operator = Operator(Settings(), await load_credentials(kubeconfig))
+        operator._on_invalid(Key("RunSchedule", "team", "nightly"), "uid-1", "spec.schedule: Field required")
+        note = operator.recorder._queue.get_nowait()
+        assert (note.involved["kind"], note.involved["name"], note.involved["uid"]) == ("RunSchedule", "nightly", "uid-1")
+        assert (note.what.type, note.what.reason) == ("Warning", "Unreadable")
+        assert "spec.schedule: Field required" in note.what.message
+
+
+async def test_cursors_are_kept_in_a_file_where_there_is_no_lease(tmp_path: Path) -> None:
+    async with api_server(tmp_path) as (kubeconfig, _):
+        settings = Settings(leader_election=LeaderElectionSettings(enabled=False), state_dir=tmp_path / "state")
+        operator = Operator(settings, await load_credentials(kubeconfig))
+        operator.cursors.keep(DURABLE, Cursor("2026-03-01T12:00:00Z", 7))
+        again = Operator(settings, await load_credentials(kubeconfig))
+        assert again._cursor() == Cursor("2026-03-01T12:00:00Z", 7)

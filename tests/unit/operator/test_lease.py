@@ -1,6 +1,7 @@
 """At most one process acts at any time, and one soon does again after any failure."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Mapping
 from contextlib import suppress
@@ -201,6 +202,37 @@ def test_two_processes_are_never_both_allowed_to_act_whatever_fails() -> None:
 
     for seed in range(20):
         run(main(seed))
+
+
+class MoodyServer(LeaseServer):
+    """Fails in another way each time."""
+
+    failures = 0
+
+    async def _network(self) -> None:
+        if self.down:
+            self.failures += 1
+            raise ClusterUnavailable(f"failure {self.failures}")
+
+
+def test_an_outage_is_a_warning_once_whatever_faces_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        server = MoodyServer()
+        a = Candidate(server, "a")
+        for _ in range(2):
+            await asyncio.sleep(10)
+            server.down = True
+            await asyncio.sleep(60)
+            server.down = False
+        await asyncio.sleep(10)
+        assert server.failures > 60
+        await a.kill()
+
+    run(main())
+    assert [r.levelname for r in caplog.records].count("WARNING") == 2, "one for each outage"
+    assert [r.getMessage() for r in caplog.records].count("Lease ns/operator is read and written again") == 2
 
 
 def test_a_leader_cut_off_from_the_api_server_stops_acting_and_goes_on_when_nobody_else_led_meanwhile() -> None:
