@@ -66,6 +66,11 @@ class Names:
         return f"{self.group}/provider"
 
     @property
+    def backend(self) -> str:
+        """Annotation: the backend that this Provider spoke to then, set with it where a Provider may be edited to speak to another."""
+        return f"{self.group}/backend"
+
+    @property
     def run_configuration(self) -> str:
         """Label, and annotation with the whole name where the label is clipped: the RunConfiguration that made the Run."""
         return f"{self.group}/runconfiguration"

@@ -87,8 +87,10 @@ class Backends:
         if resource is None:
             return None
         check = self._checks.get(resource.metadata.full_name)
-        usable = resource.metadata.full_name in self._backends and check is not None and check.ok
-        return ProviderView(resource, usable, check.message if check is not None else "it has not been checked yet")
+        backend = self._backends.get(resource.metadata.full_name)
+        usable = backend is not None and check is not None and check.ok
+        message = check.message if check is not None else "it has not been checked yet"
+        return ProviderView(resource, usable, message, backend.provider.backend if backend is not None else "")
 
     async def check(self, resource: ProviderResource) -> Check:
         """Open the instance of the present spec if there is none, ask it, remember and return the result."""

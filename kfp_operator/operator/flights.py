@@ -25,6 +25,10 @@ class Flight:
     known: Knowledge = field(default_factory=Knowledge)
     submission: str = ""
     provider: str = ""
+    generation: int = 0
+    """That of the instance of the provider which was asked last; 0: none was."""
+    announced: int = 0
+    """Number of a submission that this process was the first to announce, and has not made yet: nobody has."""
     failures: dict[type, int] = field(default_factory=dict)
     not_before: dict[type, datetime] = field(default_factory=dict)
 
@@ -54,7 +58,7 @@ class Flights:
         """Runs with events that the bus has not taken."""
         return sum(1 for flight in self._flights.values() if flight.known.bus_away_since is not None)
 
-    def follow(self, flight: Flight, key: Key, uid: str, provider: str) -> RunUpdate | None:
+    def follow(self, flight: Flight, key: Key, uid: str, provider: str, now: datetime) -> RunUpdate | None:
         """Follow the Run's current submission at its Provider; return the backend's latest report of it."""
         wanted = submission_id(uid, flight.known.current.number)
         if flight.submission != wanted:
@@ -62,7 +66,17 @@ class Flights:
             flight.submission, flight.provider = wanted, provider
             self._owners[wanted] = key
         backend = self._backends.get(flight.provider)
-        update = backend.latest.get(wanted) if backend is not None else None
+        if backend is None:
+            return None
+        if flight.generation != backend.generation:
+            if flight.generation:
+                flight.known.doubt()
+            flight.generation = backend.generation
+        update = backend.latest.get(wanted)
+        if update is not None and update.gone:
+            del backend.latest[wanted]
+            flight.known.lose(now)
+            return None
         return flight.known.current.numbered(update) if update is not None else None
 
     def owner(self, submission: str) -> Key | None:

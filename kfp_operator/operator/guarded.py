@@ -36,7 +36,8 @@ class GuardedProvider:
         self.statuses = inner.statuses
         self.keeps_pipelines = inner.keeps_pipelines
         self.keeps_experiments = inner.keeps_experiments
-        self.others: Observing | None = getattr(inner, "others", None)  # types that were written before it was asked for have none
+        self.backend = str(getattr(inner, "backend", ""))  # a type that was written before it was asked for has none
+        self.others: Observing | None = getattr(inner, "others", None)  # likewise
 
     async def check(self) -> None:
         """See `Provider`."""

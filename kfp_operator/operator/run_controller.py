@@ -163,7 +163,7 @@ class RunController:
         now = self._now()
         flight.known.turn(run.status)
         if names.finalizer in run.metadata.finalizers or run.status.completion_state is not None:
-            update = self._flights.follow(flight, Key.of(run), run.metadata.uid, wanted)
+            update = self._flights.follow(flight, Key.of(run), run.metadata.uid, wanted, now)
             if update is not None:
                 retry.report(run, flight.known, update, now)
         return Situation(
@@ -205,12 +205,14 @@ class RunController:
                 self._recorder.warning(run, error.reason, str(error))
                 return run
             log.warning("Run %s: %s", run.metadata.full_name, error)
+            self._tell(run, action, error.reason, error)
             self._back_off(flight, kind, MAX_BACKOFF)
         except ProviderError as error:
             if isinstance(action, actions.Submit):
                 flight.known.trouble = str(error)
                 flight.known.trouble_reason = error.reason
             log.info("Run %s: %s is tried again: %s", run.metadata.full_name, kind.__name__, error)
+            self._tell(run, action, error.reason, error)
             self._back_off(flight, kind, MAX_BACKOFF, after=error.after if isinstance(error, Retryable) else None)
         except BusError as error:
             flight.known.bus_away_since = flight.known.bus_away_since or self._now()
@@ -233,6 +235,11 @@ class RunController:
             return None
         self._store.put(fresh)
         return fresh if isinstance(fresh, Run) and fresh.metadata.uid == uid else None
+
+    def _tell(self, run: Run, action: Action | None, reason: str, error: Exception) -> None:
+        """What the provider failed in, where status has no place for it: a stop that fails, artifacts that are late."""
+        if isinstance(action, actions.CancelRun | actions.Collect):
+            self._recorder.warning(run, reason, str(error))
 
     def _put_off(self, flight: Flight, action: Action) -> float:
         until = flight.not_before.get(type(action))

@@ -100,7 +100,7 @@ class RunEffects:
         patch = {
             "finalizers": [*names.released(run.metadata.finalizers), names.finalizer],
             "labels": labels,
-            "annotations": {names.provider: action.provider},
+            "annotations": {names.provider: action.provider} | self._backend_of(action.provider),
         }
         bound = await self._objects.patch_metadata(run, patch)
         fault_point("bound")
@@ -158,10 +158,12 @@ class RunEffects:
             pipeline=PipelineVersion(namespace, pipeline_name, action.version, compiled.spec, compiled.platform_spec),
             parameters=ir.bind_parameters(compiled, filled_in(run.spec.parameters, run.status.resolved)),
             experiment=run.spec.experiment_name,
+            first_try=flight.known.fresh or flight.announced == flight.known.current.number,
         )
         backend = self._backend(flight)
         # from here on the backend may have it, whatever the answer: who cancels or deletes the Run asks it first
         flight.known.fresh, flight.known.recalled, flight.known.absent_since = False, True, None
+        flight.announced = 0
         provider_id = await backend.provider.submit_run(submission)
         fault_point("submitted")
         flight.known.submitted = True
@@ -185,6 +187,8 @@ class RunEffects:
             known.hear(stored.by)
             return
         fault_point("status-published")
+        if event.state == RunState.RETRYING and not stored.already:
+            flight.announced = event.submission
         known.hear(event)
         if isinstance(stored.data, RunStatusEvent):  # an earlier try may have told another time
             known.hear(stored.data)
@@ -223,6 +227,11 @@ class RunEffects:
         else:
             known.absent_since = None
             retry.report(run, known, known.current.numbered(update), self._now())
+
+    def _backend_of(self, provider: str) -> dict[str, str]:
+        """Annotation that says which backend a Provider speaks to, if that may change."""
+        backend = self._backends.get(provider)
+        return {self._names.backend: backend.provider.backend} if backend is not None and backend.provider.backend else {}
 
     def _backend(self, flight: Flight) -> Backend:
         backend = self._backends.get(flight.provider)

@@ -178,6 +178,8 @@ class Provider(Protocol):
     """Whether pipelines are objects at the backend, which must be made there and deleted."""
     keeps_experiments: bool
     """Whether experiments are objects at the backend, which must be made there and deleted; False: a label of its runs at most."""
+    backend: str
+    """Which backend this instance speaks to, for people; "": an edit of the Provider cannot make it another."""
     others: Observing | None
     """Tells of runs that others start, if it was asked to; None: only of its own."""
 

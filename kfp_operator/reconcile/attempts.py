@@ -33,7 +33,7 @@ class CurrentSubmission:
 
     def numbered(self, update: RunUpdate) -> RunUpdate:
         """A backend's report of this submission, with its attempt as the Run counts."""
-        return replace(update, attempt=self.attempt(update.attempt))
+        return replace(update, attempt=self.attempt(update.attempt), earlier=tuple(self.numbered(each) for each in update.earlier))
 
     def attempt(self, count: int) -> int:
         """The Run's number for what the backend counts as attempt `count` of this submission."""

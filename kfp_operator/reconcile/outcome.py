@@ -62,6 +62,8 @@ def translated(run: Run, update: RunUpdate, published: Collection[Mark] = (), re
     last = update.history[-1]
     state, message = last.state, update.message
     cancelled = cancellation_of(run, update.attempt)
+    if update.perhaps_stopped and cancelled is not None and (update.end_time or last.time) >= cancelled.time:
+        state = RunState.STOPPED
     told = end_told(run, update.attempt, published) if state.completes else None
     if state is RunState.STOPPED and (told is RunState.FAILED or (cancelled is not None and cancelled.reason == "DeadlineExceeded")):
         state, message = RunState.FAILED, too_long(run)

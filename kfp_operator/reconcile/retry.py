@@ -67,9 +67,16 @@ def deadline(run: Run, update: RunUpdate | None) -> datetime | None:
 def report(run: Run, known: Knowledge, update: RunUpdate, now: datetime) -> None:
     """Take the backend's report in, its attempt as the Run counts.
 
-    One of a re-opened run waits while the end of the attempt before it is being told, which the backend tells no more.
+    One of a re-opened run waits while the end of the attempt before it is being told, which the backend tells no more. Of attempts that
+    began and ended unseen, which some backends still tell of, the first that was not told is taken.
     """
     held = known.update
+    for before in update.earlier:
+        told = before.attempt in known.completed or before.attempt < run.status.attempt
+        told = told or (run.status.completion_state is not None and before.attempt <= run.status.attempt)
+        if not told and before.state.completes and not why_again(run, known, before, now):
+            update = before
+            break
     if held is not None and update.attempt != held.attempt:
         told = held.attempt in known.completed or (run.status.completion_state is not None and held.attempt <= run.status.attempt)
         if held.state.completes and not told and not why_again(run, known, held, now):

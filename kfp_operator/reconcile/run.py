@@ -183,6 +183,8 @@ def _bound(s: Situation, deleting: bool) -> Decision:
     if known.update is not None:
         return _observed(s, known.update, deleting)
     if known.submitted or _on_record(s):
+        if known.absent_since is not None and (moved := _moved(s)):
+            return noted(s, f"{moved}, which does not know the run; change it back, or delete the Run") or _lookup(s)
         if known.absent_since is not None and s.now - known.absent_since >= LOST_AFTER:
             return ended_without_backend(s, Refusal("BackendRunGone", "the backend no longer knows the run it had confirmed"))
         return _lookup(s)
@@ -235,10 +237,24 @@ def _submit(s: Situation) -> Decision:
     blocker = provider_blocker(s, run.metadata.annotations.get(s.names.provider, ""))
     if blocker is not None:
         return waiting(s, blocker.reason, blocker.message, stalled=blocker.stalled)
+    if not known.fresh and (moved := _moved(s)):
+        if known.absent_since is None:
+            return _lookup(s)
+        message = f"{moved}; whether the run was submitted before cannot be told, so it is not submitted again: create the Run again"
+        return ended_without_backend(s, Refusal("SubmissionUnknown", message))
     if known.trouble:
         reason = known.trouble_reason or "SubmitRetrying"
         return waiting(s, reason, f"the submission is retried: {known.trouble}", then=Submit(version))
     return Decision(Submit(version))
+
+
+def _moved(s: Situation) -> str:
+    """That the Run's Provider speaks to another backend than the one the Run is bound to; "": it does not, or there is only one."""
+    bound = s.run.metadata.annotations.get(s.names.backend, "")
+    if s.provider is None or not s.provider.usable or not bound or s.provider.backend in ("", bound):
+        return ""
+    name = outcome.provider_of(s.run, s.names)
+    return f"Provider {name} was changed from {bound} to {s.provider.backend}"
 
 
 def _version(s: Situation) -> str:

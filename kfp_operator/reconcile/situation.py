@@ -66,6 +66,18 @@ class Knowledge:
         if latest != self.current:
             self._begin(latest)
 
+    def lose(self, now: datetime) -> None:
+        """The backend does not know the run any more that it told of; one that had ended is known well enough."""
+        if self.update is None or not self.update.state.completes:
+            self.update = None
+            self.absent_since = self.absent_since or now
+
+    def doubt(self) -> None:
+        """The Provider may speak to another backend now: it is to be asked for the run."""
+        if self.update is not None and not self.update.state.completes:
+            self.update = None
+        self.absent_since = None
+
     def forget_published(self, status: RunStatus) -> None:
         """Ask the bus anew: what was stored there may be gone."""
         self.published.clear()
@@ -93,6 +105,8 @@ class ProviderView:
     resource: Provider
     usable: bool
     message: str = ""
+    backend: str = ""
+    """Which backend it speaks to, where an edit of the Provider may change that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,8 @@ class SimulatedBackend:
 
     statuses = frozenset(RunState)
     keeps_pipelines = False
+    backend = ""
+    others = None
     keeps_experiments = False
 
     def __init__(self, fate: Fate, now: Callable[[], datetime]) -> None:
@@ -276,6 +278,10 @@ class SimulatedBackend:
         self.cancelled: set[str] = set()
         self.untold: set[str] = set()
         """Runs of which the watch has not told yet."""
+        self.handed: set[str] = set()
+        """Submissions that were on their way here once, whether or not they arrived."""
+        self.misled: list[str] = []
+        """Those of them that were said to be new all the same."""
         self.submitted: dict[str, datetime] = {}
         """When each submission arrived."""
         self.parameters: dict[str, Mapping[str, Any]] = {}
@@ -320,6 +326,9 @@ class SimulatedBackend:
     async def delete_pipeline(self, provider_id: str) -> None: ...
 
     async def submit_run(self, submission: Submission) -> str:
+        if submission.first_try and submission.id in self.handed:
+            self.misled.append(submission.id)
+        self.handed.add(submission.id)
         self._enter()
         if submission.uid in self.refuse:
             raise Permanent("the backend refuses it")

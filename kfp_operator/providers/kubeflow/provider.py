@@ -78,6 +78,7 @@ class KubeflowProvider:
             by_workflows=parameters.watch != "Poll",
             looked_until=config.looked_until,
         )
+        self.backend = f"{parameters.endpoint} {parameters.namespace}".strip()
         self._primed = config.max_active_runs is None
         self._slots: dict[str, float] = {}
         """Submissions under way, and since when."""

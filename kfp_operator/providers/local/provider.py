@@ -79,6 +79,7 @@ class LocalProvider:
     statuses = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.STOPPING, RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
     keeps_pipelines = False
     keeps_experiments = False
+    backend = ""
     others: Observing | None = None
 
     def __init__(self, config: ProviderConfig, parameters: LocalParameters, *, faults: Callable[[str], None] = lambda _: None) -> None:

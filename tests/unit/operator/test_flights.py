@@ -15,9 +15,10 @@ class Reports:
     def __init__(self) -> None:
         self.kept: dict[str, RunUpdate] = {}
         self.asked = 0
+        self.generation = 1
 
     def get(self, name: str) -> Backend | None:
-        return Backend(1, provider=None, latest=self.kept) if name == "mlops/local" else None  # type: ignore[arg-type]
+        return Backend(self.generation, provider=None, latest=self.kept) if name == "mlops/local" else None  # type: ignore[arg-type]
 
     def latest(self, submission: str) -> RunUpdate | None:
         self.asked += 1
@@ -108,3 +109,41 @@ def test_strangers_are_remembered_up_to_a_bound() -> None:
         reports.tell(f"of-nobody-{n}", "running", attempt=2)
         flights.owner(f"of-nobody-{n}")
     assert len(flights._strangers) == STRANGERS
+
+
+def test_a_run_that_its_backend_does_not_know_any_more_is_to_be_looked_for() -> None:
+    flights, reports, _ = rig()
+    flight = flights.enter("uid-2")
+    flight.known.update = b.update("running")
+    wanted = submission_id("uid-2", 1)
+    reports.tell(wanted, "running", gone=True)
+    assert flights.follow(flight, RUN, "uid-2", "mlops/local", b.NOW) is None
+    assert (flight.known.update, flight.known.absent_since) == (None, b.NOW)
+    flight.known.update, flight.known.absent_since = b.update("running"), None
+    assert flights.follow(flight, RUN, "uid-2", "mlops/local", b.NOW) is None
+    assert flight.known.update is not None  # said once, and looked for since
+
+
+def test_an_end_is_not_forgotten_because_the_backend_forgets_the_run() -> None:
+    flights, reports, _ = rig()
+    flight = flights.enter("uid-2")
+    flight.known.update = b.update("running", "succeeded")
+    reports.tell(submission_id("uid-2", 1), "running", gone=True)
+    flights.follow(flight, RUN, "uid-2", "mlops/local", b.NOW)
+    assert flight.known.update is not None
+
+
+def test_a_provider_that_was_edited_is_asked_for_the_runs_it_had() -> None:
+    flights, reports, _ = rig()
+    running, ended = flights.enter("uid-2"), flights.enter("uid-3")
+    for uid, flight in (("uid-2", running), ("uid-3", ended)):
+        flights.follow(flight, RUN, uid, "mlops/local", b.NOW)
+    running.known.update, ended.known.update = b.update("running"), b.update("running", "failed")
+    for uid, flight in (("uid-2", running), ("uid-3", ended)):
+        flights.follow(flight, RUN, uid, "mlops/local", b.NOW)
+    assert running.known.update is not None
+    reports.generation = 2
+    for uid, flight in (("uid-2", running), ("uid-3", ended)):
+        flights.follow(flight, RUN, uid, "mlops/local", b.NOW)
+    assert running.known.update is None
+    assert ended.known.update is not None

@@ -188,6 +188,7 @@ def check_submissions(world: World, index: int, states: list[RunStatus]) -> None
     ids = submissions(world, index)
     spec = world.specs[index]
     assert all(world.backend.starts[submission] <= 1 for submission in ids), "started twice"
+    assert not world.backend.misled, "handed over before, and said to be new"
     assert ids == [submission_id(f"uid-{index}", number) for number in range(1, len(ids) + 1)]
     assert len(ids) <= 1 + spec.retries
     assert len({str(world.backend.parameters[submission]) for submission in ids}) <= 1, "tried again with other values"
