@@ -1,13 +1,19 @@
 """What a cluster has in which the Go operator ran: its CRDs, as open as they come, and objects as it left them."""
 
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from kfp_operator.api.crd import crds
+from kfp_operator.api.crd import crd_yaml, crds
 from kfp_operator.api.names import GO_GROUP
-from tests.cluster import Cluster
+from tests.cluster import Cluster, ControlPlane, open_cluster
+from tests.waiting import eventually
 
 DATA = Path(__file__).parents[1] / "data" / "go_operator"
 MANIFESTS = (DATA / "manifests.yaml").read_text()
@@ -39,3 +45,37 @@ def leave_behind(cluster: Cluster, namespace: str) -> None:
         patch = yaml.safe_dump({"status": left["status"]})
         kind = f"{left['kind'].lower()}s.{GO_GROUP}"
         cluster.kubectl("patch", kind, left["name"], "-n", namespace, "--subresource=status", "--type=merge", "--patch", patch)
+
+
+def own_cluster(cluster: Cluster, crds: Path) -> Cluster:
+    """Another cluster than the one that all tests share: kubectl would take short names for those of either group."""
+    if not isinstance(cluster, ControlPlane):
+        pytest.skip("needs an API server of our own")
+    return open_cluster(None, crds=crds)
+
+
+def namespace_in(cluster: Cluster) -> str:
+    """A new namespace."""
+    name = f"test-{secrets.token_hex(4)}"
+    cluster.kubectl("create", "namespace", name)
+    return name
+
+
+@contextmanager
+def moved_cluster(cluster: Cluster, folder: Path) -> Iterator[tuple[Cluster, str]]:
+    """A cluster in which the Go operator ran and whose CRDs were replaced by ours, and the namespace of its objects."""
+    (folder / "all.yaml").write_text(yaml.safe_dump_all(open_crds()))
+    with own_cluster(cluster, folder) as made:
+        namespace = namespace_in(made)
+        leave_behind(made, namespace)
+        made.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=crd_yaml(GO_GROUP))
+
+        def enforced(plural: str, name: str) -> bool:
+            unknown = ("patch", f"{plural}.{GO_GROUP}", name, "-n", namespace, "--type=merge", "--dry-run=server", "-o", "json", "--patch")
+            answer = made.kubectl(*unknown, json.dumps({"spec": {"unknown": 1}}), check=False)
+            return answer.returncode == 0 and "unknown" not in json.loads(answer.stdout)["spec"]
+
+        for left in STATUSES:
+            plural, name = f"{left['kind'].lower()}s", left["name"]
+            eventually(lambda plural=plural, name=name: enforced(plural, name), 30, f"the API server uses the new CRD of {plural}")
+        yield made, namespace

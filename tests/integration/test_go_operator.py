@@ -1,16 +1,14 @@
 """The Go operator's manifests on a real API server with our CRDs, and its objects after its CRDs were replaced by ours."""
 
 import json
-import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from kfp_operator.api import conditions
-from kfp_operator.api.crd import KINDS, crd_files, crd_yaml
+from kfp_operator.api.crd import KINDS, crd_files
 from kfp_operator.api.meta import Model, Resource
 from kfp_operator.api.names import DEFAULT_GROUP, GO_FINALIZER, GO_GROUP, Names
 from kfp_operator.api.states import SyncState
@@ -19,24 +17,10 @@ from kfp_operator.operator.credentials import load_credentials
 from kfp_operator.operator.objects import ClusterObjects
 from kfp_operator.operator.resources import Kinds
 from kfp_operator.operator.store import Key
-from tests.cluster import Cluster, ControlPlane, open_cluster
-from tests.integration.go_operator import MANIFESTS, STATUSES, leave_behind, open_crds
-from tests.waiting import eventually
+from tests.cluster import Cluster
+from tests.integration.go_operator import MANIFESTS, STATUSES, moved_cluster, namespace_in, own_cluster
 
 MODELS: dict[str, type[Resource]] = {kind.name: kind.model for kind in KINDS}
-
-
-def own_cluster(cluster: Cluster, crds: Path) -> Cluster:
-    """Another cluster than the one that all tests share: kubectl would take short names for those of either group."""
-    if not isinstance(cluster, ControlPlane):
-        pytest.skip("needs an API server of our own")
-    return open_cluster(None, crds=crds)
-
-
-def namespace_in(cluster: Cluster) -> str:
-    name = f"test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
-    return name
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +36,8 @@ def same_group(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def moved(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, str]]:
     """A cluster in which the Go operator ran and whose CRDs were replaced by ours, and the namespace of its objects."""
-    folder = tmp_path_factory.mktemp("crds")
-    (folder / "all.yaml").write_text(yaml.safe_dump_all(open_crds()))
-    with own_cluster(cluster, folder) as made:
-        namespace = namespace_in(made)
-        leave_behind(made, namespace)
-        made.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", stdin=crd_yaml(GO_GROUP))
-        refused = ("label", f"runs.{GO_GROUP}", "iris-full", "-n", namespace, "seen=", "--dry-run=server", "--overwrite")
-
-        def enforced() -> bool:
-            made.kubectl(*refused)
-            unknown = json.dumps({"spec": {"unknown": 1}})
-            kept = made.kubectl(
-                "patch", f"experiments.{GO_GROUP}", "flowers", "-n", namespace, "--type=merge", "--dry-run=server", "-o", "json",
-                "--patch", unknown,
-            )  # fmt: skip
-            return "unknown" not in json.loads(kept.stdout)["spec"]
-
-        eventually(enforced, 30, "the API server uses the new CRDs")
-        yield made, namespace
+    with moved_cluster(cluster, tmp_path_factory.mktemp("crds")) as found:
+        yield found
 
 
 def read_all(cluster: Cluster, namespace: str, group: str) -> list[dict[str, Any]]:
