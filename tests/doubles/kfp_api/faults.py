@@ -24,6 +24,7 @@ class Fault:
         times: How many requests; 0: until `Faults.clear`.
         after: Matching requests that pass before.
         latency: Seconds before anything else.
+        late: Seconds between the effect and the answer.
         status: Answered instead of what the server says, with a proxy's HTML; 401 and 429 as the gateway says them.
         headers: Of that answer, as Retry-After.
         effect: Whether the request has its effect all the same: its answer is lost.
@@ -38,6 +39,7 @@ class Fault:
     times: int = 1
     after: int = 0
     latency: float = 0.0
+    late: float = 0.0
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     effect: bool = False
@@ -69,10 +71,12 @@ class Faults:
         fault = self._take(request.method, path)
         if fault is None:
             return await handler(request)
-        if fault.latency:
-            await asyncio.sleep(fault.latency)
+        if not request.content_type.startswith("multipart/"):
+            await request.read()  # who hangs up has asked all the same
+        await asyncio.sleep(fault.latency)
         breaks = fault.status or fault.reset or fault.hang
         answered = await handler(request) if fault.effect or not breaks else None
+        await asyncio.sleep(fault.late)
         if fault.hang:
             await asyncio.Event().wait()
         if fault.reset:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.doubles.kfp_api import HANG, Outcome
 from tests.integration.kfp_api.site import site
+from tests.waiting import eventually_async
 
 ID = "11111111-1111-5111-8111-111111111111"
 
@@ -31,6 +32,17 @@ async def test_a_connection_is_reset(effect: bool) -> None:
         with pytest.raises(aiohttp.ClientError):
             await s.run(ID, reference)
         assert s.kfp.started(ID) == int(effect)
+
+
+@pytest.mark.parametrize("fault", [{"late": 60.0}, {"latency": 0.2}])
+async def test_who_hangs_up_before_the_answer_has_asked_all_the_same(fault: dict[str, float]) -> None:
+    async with site() as s:
+        reference = await s.pipeline()
+        s.kfp.fault(method="POST", path="/runs", **fault)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await s.run(ID, reference)
+        await eventually_async(lambda: s.kfp.started(ID) == 1, 5, "the run is started")
 
 
 async def test_an_answer_breaks_off() -> None:

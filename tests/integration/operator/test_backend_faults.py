@@ -1,0 +1,208 @@
+"""The backend is frozen, cut off, refuses or does not answer: runs go on, none is started twice, and all is told in the end."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles.kfp_api.outcomes import Outcome
+from tests.doubles.kfp_api.process import KfpApiProcess
+from tests.integration.operator.backends import KubeflowBackend
+from tests.integration.operator.bus import Reader
+from tests.integration.operator.harness import NAMES, Bench, processes
+from tests.integration.operator.together import scenario
+from tests.integration.operator.verdict import all_ended_well, ended_well, starts
+from tests.waiting import eventually
+
+RUNS = ("POST", "/runs")
+UPLOAD = ("POST", "/pipelines/upload*")
+
+
+def server(bench: Bench) -> KfpApiProcess:
+    """The server of a bench on Kubeflow Pipelines."""
+    assert isinstance(bench.backend, KubeflowBackend)
+    return bench.backend.server
+
+
+def waiting(bench: Bench, name: str) -> tuple[dict[str, Any], Path]:
+    """A Run that goes on until the file is made."""
+    gate = bench.folder / f"{name}.go"
+    return bench.run(name, "wait", parameters={"wait_for": str(gate)}), gate
+
+
+# While runs are on their way
+
+
+@contextmanager
+def frozen(bench: Bench) -> Iterator[None]:
+    """Stop the processes of the backend: connections stay open, nothing answers."""
+    if isinstance(bench.backend, KubeflowBackend):
+        server(bench).pause()
+        try:
+            yield
+        finally:
+            server(bench).resume()
+        return
+    pids = processes(bench.folder / "operator" / "state")
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def failing(bench: Bench, **fault: Any) -> Iterator[None]:
+    """Let every request to the server go wrong."""
+    server(bench).fault(times=0, **fault)
+    try:
+        yield
+    finally:
+        server(bench).clear_faults()
+
+
+OUTAGES: dict[str, dict[str, Any]] = {
+    "cut off": {"reset": True},
+    "failing": {"status": 503},
+    "overloaded": {"status": 429, "headers": {"Retry-After": "1"}},
+    "a login page": {"status": 401},
+    "half": {"truncate": True},
+}
+
+
+@pytest.mark.parametrize(("backend", "outage"), [("local", "frozen"), ("kubeflow", "frozen"), *(("kubeflow", name) for name in OUTAGES)])
+@scenario
+def test_a_run_that_ends_while_its_backend_is_away_is_told_when_it_is_back(bench: Bench, backend: str, outage: str) -> None:
+    operator = bench.operator().start().wait_ready()
+    bench.prepare(maxActiveRuns=3)
+    (ends, gate), (goes_on, later) = waiting(bench, "ends"), waiting(bench, "goes-on")
+    bench.apply(ends, goes_on)
+    for name in ("ends", "goes-on"):
+        bench.wait(name, "running")
+    with frozen(bench) if outage == "frozen" else failing(bench, **OUTAGES[outage]):
+        gate.touch()
+        bench.apply(bench.run("refused", parameters={"unknown": 1}))  # when this is told, the others had their turn
+        bench.wait("refused", "failed")
+        shown = [bench.get(name) for name in ("ends", "goes-on")]
+        assert [run.status.state for run in shown if run is not None] == ["running", "running"]
+    later.touch()
+    all_ended_well(bench, {"ends": "succeeded", "goes-on": "succeeded"})
+    assert operator.alive
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@scenario
+def test_a_provider_whose_server_is_away_says_so_and_runs_wait_until_it_is_back(bench: Bench, backend: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    with failing(bench, status=503):
+        bench.apply(bench.run("waits"))
+        said = bench.wait_reason("mlr", "waits", "ProviderUnavailable", says="answers 503")["message"]
+        assert server(bench).url in said
+        assert not starts(bench)
+    ended_well(bench, "waits", "succeeded")
+
+
+# Answers that are lost
+
+
+LOST: dict[str, dict[str, Any]] = {
+    "after the effect, by a proxy": {"status": 504, "effect": True},
+    "after the effect, by the network": {"reset": True, "effect": True},
+    "before it, by a proxy": {"status": 503},
+    "before it, by the network": {"reset": True},
+    "in the middle": {"truncate": True},
+}
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@pytest.mark.parametrize("lost", LOST)
+@scenario
+def test_a_run_whose_submission_is_not_answered_is_started_once(bench: Bench, backend: str, lost: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    for method, path in (RUNS, UPLOAD):
+        server(bench).fault(method=method, path=path, **LOST[lost])
+    bench.apply(bench.run("it"), bench.pipeline("also-lost"), bench.run("of-it", pipeline="also-lost"))
+    all_ended_well(bench, {"it": "succeeded", "of-it": "succeeded"})
+    assert sorted(starts(bench).values()) == [1, 1]
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@scenario
+def test_an_operator_killed_while_it_submits_finds_what_it_started(bench: Bench, backend: str) -> None:
+    operator = bench.operator(leaderElection={"enabled": False}).start()
+    bench.prepare()
+    server(bench).fault(method="POST", path="/runs", late=20.0)
+    bench.apply(bench.run("it"))
+    posted(bench, 1)
+    operator.kill()
+    operator.restart()
+    ended_well(bench, "it", "succeeded")
+    assert server(bench).requests()[RUNS] == 1
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@scenario
+def test_a_stop_that_is_not_answered_stops_all_the_same(bench: Bench, backend: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    names = ("effect", "none")
+    bench.apply(*(bench.run(name, "hang") for name in names))
+    for name in names:
+        bench.wait(name, "running")
+    for name, effect in zip(names, (True, False), strict=True):
+        server(bench).fault(method="POST", path="/runs/*:terminate", reset=True, effect=effect)
+        bench.patch("mlr", name, spec={"cancel": True})
+        ended_well(bench, name, "stopped", quiet=False)
+
+
+def posted(bench: Bench, count: int) -> None:
+    """Wait until so many submissions have arrived."""
+    eventually(lambda: server(bench).requests()[RUNS] == count, 30, f"{count} submissions have arrived")
+
+
+# What others do at the backend
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@scenario
+def test_a_run_that_is_tried_again_in_the_ui_gets_another_attempt_and_another_completion(bench: Bench, backend: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare(parameters=bench.backend.spec()["parameters"] | {"watch": "Poll"})
+    bench.apply(bench.run("active", "hang"))  # while nothing is, the server is asked once in a minute
+    server(bench).outcome(Outcome(fails_in="act", then=Outcome(seconds=3)), name="*/it", times=1)
+    bench.apply(bench.run("it"))
+    run, _ = ended_well(bench, "it", "failed", quiet=False)
+    server(bench).retry(run.status.provider_id)
+    reader = Reader(bench.nats.url)
+    eventually(lambda: len(reader.completions(run.metadata.full_name)) == 2, 30, "the second end is told")
+    first, second = reader.completions(run.metadata.full_name)
+    assert [(d["attempt"], d["state"], d["runId"]) for d in (first, second)] == [
+        (1, "failed", run.status.provider_id),
+        (2, "succeeded", run.status.provider_id),
+    ]
+    again = bench.wait("it", "succeeded")
+    assert (again.status.attempt, again.status.completion_state) == (2, "Succeeded")
+    bench.released("it")
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@scenario
+def test_a_run_is_stopped_though_its_workflow_was_deleted_under_it(bench: Bench, backend: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    bench.apply(bench.run("it", "hang"))
+    bench.wait("it", "running")
+    bench.cluster.kubectl("delete", "workflows", "--all", "-n", bench.namespace)
+    bench.delete("mlr", "it")
+    eventually(lambda: [row["state"] for row in server(bench).runs().values()] == ["CANCELING"], 20, "the server was asked")
+    bench.patch("mlr", "it", metadata={"annotations": {NAMES.force_release: "true"}})
+    bench.gone("mlr", "it")
