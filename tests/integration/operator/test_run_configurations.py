@@ -1,7 +1,6 @@
 """RunConfigurations on real parts: one that trains, one that follows it with what was produced, and what users and faults do to them."""
 
 import json
-import signal
 from typing import Any
 
 import pytest
@@ -285,26 +284,3 @@ def test_a_restart_of_an_idle_operator_writes_nothing(bench: Bench) -> None:
     operator.restart().wait_ready()
     eventually(lambda: operator.metric("kfp_operator_reconcile_total", kind="RunConfiguration", result="success") >= 2, 20, "it has looked")
     assert {name: get(bench, name).metadata.resource_version for name in before} == before
-
-
-@pytest.mark.parametrize("point", ["configuration-written:2", "run-created", "recorded", "configuration-written:3"])
-def test_each_end_starts_one_run_when_the_operator_is_killed(bench: Bench, reader: Reader, point: str) -> None:
-    operator = bench.operator(leaderElection={"enabled": False}).start().wait_ready()
-    bench.prepare()
-    bench.apply(configuration(bench, "train"), follower(bench, "score", "train"))
-    looked_at(bench, "train", "score")
-    operator.stop()
-    name = start(bench, "train")
-    operator.restart(fault=point)
-    assert operator.wait_end(90) == -signal.SIGKILL
-    operator.restart()
-    bench.wait(name, "succeeded", 90)
-    [scored] = wait_runs(bench, "score", 1)
-    bench.wait(scored.metadata.name, "succeeded", 90)
-    eventually(lambda: not get(bench, "score").status.active, 20, "all is recorded")
-    assert len(runs_of(bench, "train")) == len(runs_of(bench, "score")) == 1
-    for each in ("train", "score"):
-        status = get(bench, each).status
-        assert [end.number for end in status.recent_runs] == [1]
-        assert not [what for entry in status.triggers for what in entry.pending]
-    reader.once_each()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kfp_operator.api.names import name_in
 from kfp_operator.api.states import RunState
 from kfp_operator.reconcile import run_configuration_manual as manual
 from kfp_operator.reconcile.run_configuration_triggers import MANUAL, ON_PIPELINE, ON_RUN_SPEC
@@ -294,6 +295,20 @@ def test_a_run_is_made_of_the_template_as_it_is_then() -> None:
         True,
         False,
     )
+
+
+def test_names_that_labels_cannot_hold_are_clipped_there_and_whole_in_annotations() -> None:
+    long, other = "nightly-" + "n" * 192, "base-" + "b" * 195
+    upstream = builders.configuration(other)
+    made = Rig(builders.configuration(long, triggers={"runConfigurations": [other]}), upstream)
+    made.settle()
+    made.upstream_ends(f"team/{other}", completion(upstream, "run-1"))
+    made.settle()
+    metadata = made.manifests[-1]["metadata"]
+    assert all(len(value) <= 63 for value in metadata["labels"].values())
+    assert len(metadata["name"]) <= 253
+    for key, whole in ((NAMES.run_configuration, long), (NAMES.trigger_source, other)):
+        assert name_in(key, metadata["labels"], metadata["annotations"]) == whole
 
 
 # Schedules
@@ -763,8 +778,8 @@ def test_a_quota_that_refuses_runs_delays_and_loses_none() -> None:
 def test_more_than_a_thousand_that_wait_are_counted_and_not_kept() -> None:
     made = following()
     made.refuse = "exceeded quota"
-    for n in range(1010):
-        made.upstream_ends("team/base", completion(UPSTREAM, f"base-{n}", seconds=n))
+    for n in range(0, 1010, 10):
+        made.upstream_ends("team/base", *(completion(UPSTREAM, f"base-{n + more}", seconds=n + more) for more in range(10)))
         made.settle()
     entry = made.entry(OTHER)
     assert (len(entry.pending), entry.suppressed) == (1000, 10)
