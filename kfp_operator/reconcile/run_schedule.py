@@ -227,7 +227,7 @@ def _in_force(s: ScheduleSituation, timetable: Timetable) -> _Plan:
     started = [tick for run in s.runs if (tick := tick_of(schedule, run)) is not None and base < tick <= now]
     if started:
         base = changes["scheduled_until"] = changes["last_schedule_time"] = max(started)
-    if status.observed_generation > 0 and status.schedule != changes["schedule"]:
+    if (status.observed_generation > 0 or status.in_go_form) and status.schedule != changes["schedule"]:
         base = changes["scheduled_until"] = now.replace(microsecond=0)
         why = "changed" if status.schedule else "resumed"
         told.append(Told("ScheduleChanged", f"the schedule is {why}: {changes['schedule']}; ticks before {rfc3339(base)} start nothing"))

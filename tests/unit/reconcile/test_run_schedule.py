@@ -37,6 +37,14 @@ def test_a_schedule_of_the_go_operator_begins_with_the_next_tick_and_its_own_at_
     assert again.action is None
 
 
+def test_a_schedule_of_the_go_operator_makes_up_for_nothing() -> None:
+    """It followed its schedule elsewhere until now."""
+    for known in ({}, {"observedGeneration": 1}):
+        written = decide_run_schedule(situation(schedule(LEFT | known))).action
+        assert isinstance(written, WriteScheduleStatus)
+        assert written.status.scheduled_until == b.NOW
+
+
 def test_a_schedule_that_a_run_configuration_controls_starts_nothing() -> None:
     """The Go operator makes one for each schedule of a RunConfiguration; ours would start each of its runs twice."""
     owner = {"apiVersion": "v1beta1", "kind": "RunConfiguration", "name": "nightly", "uid": "rc", "controller": True}
