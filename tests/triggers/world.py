@@ -164,6 +164,8 @@ class World:
         """Of upstream runs, by uid."""
         self.fuse: int | None = None
         """Steps until the operator dies."""
+        self.compacts = True
+        """Whether it tells the ledgers what was worked off."""
         self.start_operator()
 
     # What others do
@@ -251,7 +253,7 @@ class World:
                 self.ledgers[one.subscriber.uid].close(one.name, happening.subject, happening.position)
         self.step()
         for uid, ledger in touched.items():
-            for stream in (self.runs, self.inbound):
+            for stream in (self.runs, self.inbound) if self.compacts else ():
                 ledger.worked_off(stream.floor)
             self._store(self.configurations[uid], ledger)
             self.step()

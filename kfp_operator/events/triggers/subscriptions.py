@@ -118,7 +118,8 @@ def resolve(reference: Reference, namespace: str, operations: Mapping[str, str] 
 class Subscriptions:
     """All triggers of all subscribers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, namespace_budget: float = NAMESPACE_BUDGET) -> None:
+        self._namespace_budget = namespace_budget
         self._by_subscriber: dict[str, tuple[Subscription, ...]] = {}
         self._waiting: dict[tuple[Target, V1EventKind], _Bucket] = {}
         self._ending: dict[Target, _Bucket] = {}
@@ -163,7 +164,7 @@ class Subscriptions:
                     found |= bucket
             if happening.closes and (bucket := self._ending.get(target)):
                 ended |= bucket
-        sieve = _Sieve(happening)
+        sieve = _Sieve(happening, self._namespace_budget)
         occurrences, filtered = [], []
         for key, one in sorted(found.items(), key=lambda item: (item[0][0], item[1].place)):
             answer = sieve.answer(one)
@@ -200,8 +201,9 @@ def occurrence(subscription: Subscription, happening: Happening) -> Occurrence:
 class _Sieve:
     """The filters for one event: each text is evaluated once, and no namespace takes more than its share of time."""
 
-    def __init__(self, happening: Happening) -> None:
+    def __init__(self, happening: Happening, budget: float) -> None:
         self._happening = happening
+        self._budget = budget
         self._event: FilteredEvent | None = None
         self._answers: dict[str, Answer] = {}
         self._spent: dict[str, float] = {}
@@ -212,7 +214,7 @@ class _Sieve:
         text, namespace = subscription.filter.text, subscription.subscriber.namespace
         if text in self._answers:
             return self._answers[text]
-        if self._spent.get(namespace, 0.0) >= NAMESPACE_BUDGET:
+        if self._spent.get(namespace, 0.0) >= self._budget:
             return Answer(
                 False, f"the other filters of namespace {namespace} may take all the time there is for an event; make them simpler"
             )
