@@ -1,4 +1,4 @@
-"""``runs``: create, start, wait for, read the log of, and cancel Runs. What kubectl can do as well is left to kubectl."""
+"""``runs``: create, start, repeat, wait for, read the log of, and cancel Runs. What kubectl can do as well is left to kubectl."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kfp_operator.settings import Settings
 
 app = typer.Typer(
-    no_args_is_help=True, help="Runs: create, start, wait, logs, cancel. To list and delete them: kubectl get mlr, kubectl delete mlr."
+    no_args_is_help=True, help="Runs: create, start, rerun, wait, logs, cancel. List and delete them with kubectl: kubectl get mlr"
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the Run.", autocompletion=completion.run_names, show_default=False)]
@@ -176,6 +176,71 @@ def start(
             if not wait:
                 return ExitCode.OK
             return await starting.follow(target, name, run, text, within=timeout, console=_console())
+
+    _finish(work())
+
+
+@app.command(
+    "rerun",
+    epilog=options.examples(
+        "kfp-operator runs rerun penguin-1",
+        "# exactly what ran, though the Pipeline has a newer version; follow it to its end",
+        "kfp-operator runs rerun penguin-1 --same-version --wait",
+        "# with the models that other configurations have produced since",
+        "kfp-operator runs rerun penguin-1 --resolve-again",
+    )
+    + WAIT_CODES,
+)
+def rerun(
+    name: Name,
+    new_name: Annotated[
+        str,
+        typer.Option("--name", metavar="NAME", help="Name of the new Run. Default: the old one's and -r1, -r2 ...", show_default=False),
+    ] = "",
+    same_version: Annotated[
+        bool, typer.Option("--same-version", help="Run the version of the Pipeline that ran, though the old Run did not name it.")
+    ] = False,
+    resolve_again: Annotated[
+        bool,
+        typer.Option("--resolve-again", help="Get the values of parameters with valueFrom anew. Default: those that the old Run had."),
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end, as runs wait does.")] = False,
+    timeout: Timeout = "24h",  # type: ignore[assignment]  # typer parses defaults too
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifest and create nothing.")] = False,
+    namespace: options.Namespace = None,
+    config: options.Config = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Execute again what a Run executed: create a new one with its spec.
+
+    It may have ended or not, and may have been restored from a backup.
+    The new one is labelled with its name; nothing else of its labels and annotations is taken over.
+    """
+    from kfp_operator.cli.rerun import Wanted
+
+    if dry_run and wait:
+        raise typer.BadParameter("nothing is created, so there is nothing to wait for", param_hint="--dry-run")
+    settings = options.settings(config)
+    wanted = Wanted(name=new_name, same_version=same_version, resolve_again=resolve_again)
+
+    async def work() -> ExitCode:
+        from kfp_operator.cli import rerun as again
+        from kfp_operator.cli.target import connect
+        from kfp_operator.cli.waiting import wait as wait_for
+
+        async with connect(kubeconfig, context, namespace=namespace, group=settings.api_group) as target:
+            if dry_run:
+                import yaml
+
+                old = await target.cluster.get(target.kinds.run, name, target.namespace)
+                document = again.manifest(old, wanted, target.names)
+                document["metadata"].setdefault("name", again.candidate(old, target.names, 0))
+                typer.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
+                return ExitCode.OK
+            created = await again.rerun(target, name, wanted)
+            typer.echo(f"run.{target.kinds.group}/{created} created")
+            return await wait_for(target, created, within=timeout, console=_console()) if wait else ExitCode.OK
 
     _finish(work())
 

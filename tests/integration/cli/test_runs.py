@@ -250,3 +250,36 @@ def test_names_of_runs_are_completed_from_the_cluster(shell: Shell, cluster: Clu
 
 def test_completion_without_a_cluster_says_nothing(shell: Shell, tmp_path: Path) -> None:
     assert complete(shell, f"kfp-operator runs wait --kubeconfig {tmp_path / 'none'} pen") == []
+
+
+def test_rerun_makes_a_run_of_the_old_ones_spec_with_the_values_it_got(shell: Shell, cluster: Cluster, namespace: str) -> None:
+    model = {"name": "model", "valueFrom": {"runConfigurationRef": {"name": "base", "outputArtifact": "model"}}}
+    create(cluster, namespace, "penguin-1", retries=2, cancel=True, parameters=[{"name": "epochs", "value": {"a": [1]}}, model])
+    resolved = {"status": {"resolved": [{"name": "model", "value": "/models/1"}], "pipelineVersion": "49e208"}}
+    cluster.kubectl("patch", "mlr", "penguin-1", "-n", namespace, "--subresource=status", "--type=merge", "-p", json.dumps(resolved))
+    for name in ("penguin-1-r1", "penguin-1-r2"):
+        result = shell.run("runs", "rerun", "penguin-1", "-n", namespace)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"run.kfp-operator.dev/{name} created\n", "")
+    again = cluster.get("mlr", "penguin-1-r2", namespace)
+    assert again is not None
+    assert again["metadata"]["labels"] == {"kfp-operator.dev/rerun-of": "penguin-1"}
+    assert again["spec"] == {
+        "pipeline": "penguin",
+        "retries": 2,
+        "parameters": [{"name": "epochs", "value": {"a": [1]}}, {"name": "model", "value": "/models/1"}],
+        "deletionPolicy": "Cancel",
+        "cancel": False,
+    }
+    pinned = shell.run("runs", "rerun", "penguin-1-r2", "--name", "pinned", "--resolve-again", "-n", namespace)
+    assert pinned.stdout == "run.kfp-operator.dev/pinned created\n"
+    exact = yaml.safe_load(shell.run("runs", "rerun", "penguin-1", "--same-version", "--dry-run", "-n", namespace).stdout)
+    assert (exact["metadata"]["name"], exact["spec"]["pipeline"]) == ("penguin-1-r1", "penguin:49e208")
+    assert shell.run("runs", "rerun", "nobody", "-n", namespace).exit_code == ExitCode.UNAVAILABLE
+
+
+def test_rerun_waits_for_the_new_run(shell: Shell, cluster: Cluster, namespace: str, project: Project) -> None:
+    create(cluster, namespace, "penguin-1")
+    with shell.start("runs", "rerun", "penguin-1", "--wait", "-n", namespace) as running:
+        running.until("penguin-1-r1 created")
+        project("penguin-1-r1", "failed", reason="Failed")
+        assert running.wait() == ExitCode.FAILED
