@@ -1,6 +1,8 @@
 """RunConfigurations on real parts: one that trains, one that follows it with what was produced, and what users and faults do to them."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,6 +250,14 @@ def test_what_an_admission_policy_refuses_is_told_and_started_when_it_may_be(rea
             bench.cluster.kubectl("delete", each, policy)
     bench.wait(name, "succeeded", 90)
     bench.wait_reason("mlrc", "refused", "Succeeded")
+
+
+def test_the_manifests_of_the_documentation_are_accepted(ready: Bench) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "run-configurations.md").read_text()
+    [block] = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    manifests = block.replace("namespace: team-a", f"namespace: {ready.namespace}")
+    answer = ready.cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=manifests)
+    assert answer.stdout.count("(server dry run)") == 2
 
 
 def test_loops_are_told_on_each_of_them(ready: Bench) -> None:

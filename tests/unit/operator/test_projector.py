@@ -5,11 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from kfp_operator.api.run import Run
+from kfp_operator.errors import ClusterUnavailable
 from kfp_operator.events import publisher
 from kfp_operator.events.bus import Delivery
 from kfp_operator.operator.metrics import Metrics
 from kfp_operator.operator.outbox import Outbox
-from kfp_operator.operator.projector import DURABLE, GATHER, AsyncioTimers, Projector
+from kfp_operator.operator.projector import DURABLE, GATHER, AsyncioTimers, Projector, Record
 from kfp_operator.operator.store import Store
 from kfp_operator.schemas import RunCompletion, RunStatus
 from tests import builders
@@ -35,7 +36,7 @@ class SlowApi(SimulatedApi):
 class Desk:
     """A projector with its surroundings, and one Run that is bound."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: Record = unrecorded) -> None:
         self.bus, self.api, self.store = MemoryBus(), SlowApi(), Store(builders.NAMES)
         self.api.create(builders.run(bound=True))
         [self.key] = self.api.runs
@@ -54,7 +55,7 @@ class Desk:
             names=builders.NAMES,
             replay_window=timedelta(hours=1),
             saw=lambda *_: None,
-            record=unrecorded,
+            record=record,
             wake=lambda _: None,
         )
 
@@ -137,5 +138,44 @@ def test_deliveries_that_wait_for_a_write_are_not_delivered_again() -> None:
             assert desk.bus.poll(desk.bus.subjects.stream("runs"), DURABLE) is None, "it was delivered again"
         desk.api.go.set()
         await until(lambda: desk.projector.pending == 0, within=1)
+
+    run(main())
+
+
+def test_an_end_is_recorded_after_the_runs_status_and_before_it_is_acknowledged() -> None:
+    async def main() -> None:
+        told: list[tuple[str, bool]] = []
+        failures = [ClusterUnavailable("down"), ClusterUnavailable("down")]
+
+        async def record(event: RunCompletion, *, news: bool) -> None:
+            assert desk.run.status.completion_state == "Succeeded"
+            assert desk.projector.pending == 1
+            told.append((event.run_name, news))
+            if failures:
+                raise failures.pop()
+
+        desk = Desk(record)
+        desk.api.go.set()
+        await desk.arrive(completion())
+        await until(lambda: desk.projector.pending == 0, within=30)
+        assert told == [("team/train-1", True)] * 3, "what this process has made of it is still news when it is tried again"
+        assert not desk.bus._streams[desk.bus.subjects.stream("runs")].consumers[DURABLE].pending
+
+    run(main())
+
+
+def test_an_end_that_the_status_shows_already_is_recorded_as_no_news() -> None:
+    async def main() -> None:
+        told: list[bool] = []
+
+        async def record(event: RunCompletion, *, news: bool) -> None:
+            told.append(news)
+
+        desk = Desk(record)
+        desk.api.go.set()
+        for _ in range(2):
+            desk.projector.take(completion())
+            await until(lambda: desk.projector.pending == 0, within=5)
+        assert told == [True, False]
 
     run(main())
