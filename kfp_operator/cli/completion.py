@@ -26,6 +26,13 @@ def _names(kind: str, ctx: typer.Context, incomplete: str) -> list[str]:
     return sorted(found)
 
 
+def inbound_kinds(incomplete: str) -> list[str]:
+    """Kinds of events from outside that begin with what was typed."""
+    from kfp_operator.schemas.kinds import V1EventKind
+
+    return [kind.value for kind in V1EventKind if not kind.internal and kind.value.startswith(incomplete)]
+
+
 def _collect(kind: str, params: dict[str, object], incomplete: str, found: list[str]) -> None:
     import asyncio
     from contextlib import suppress

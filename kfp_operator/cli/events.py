@@ -1,6 +1,8 @@
-"""``events``: watch what happens to Runs, and the schemas of the events."""
+"""``events``: watch what happens to Runs, publish what happens outside, and the schemas of the events."""
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from kfp_operator.cli.feed import Start
     from kfp_operator.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="CloudEvents about Runs: watch, schema.")
+app = typer.Typer(no_args_is_help=True, help="CloudEvents about Runs, and events from outside: watch, publish, schema.")
 
 
 @app.command(
@@ -66,6 +68,108 @@ def watch(
         asyncio.run(_watch(settings, kinds, namespace, run, start, output, count))
     except KeyboardInterrupt:
         return
+
+
+@app.command(
+    "publish",
+    epilog=options.examples(
+        "# to the NATS server of the settings",
+        "kfp-operator events publish -n team-a --kind connection_dataset_version \\",
+        "  --ref connections.penguins --data version=2026-03-01",
+        "# over HTTP, with an id that makes a repetition the same event",
+        "kfp-operator events publish --url https://events.example.org --token-file token \\",
+        "  --kind model_version_new_metric --ref models.penguin --id eval-17 --data @metrics.json",
+    )
+    + options.exit_codes(
+        "0   stored, by this call or before",
+        "2   wrong usage: an event that cannot be accepted",
+        "4   NATS or the operator did not answer or refused; the same call with the same --id may be repeated",
+    ),
+)
+def publish(
+    kind: Annotated[
+        str,
+        typer.Option("--kind", metavar="KIND", help="What happened.", autocompletion=completion.inbound_kinds, show_default=False),
+    ],
+    ref: Annotated[
+        str, typer.Option("--ref", metavar="TYPE.NAME", help="What it happened to, as connections.penguins.", show_default=False)
+    ],
+    namespace: Annotated[
+        str,
+        typer.Option(
+            "--namespace", "-n", metavar="NAME", help="The namespace it is for. With --url the default is the token's.", show_default=False
+        ),
+    ] = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="NAME=VALUE|JSON|@FILE",
+            help="What else there is to say: a text under a name, a JSON object, or a file with one (@-: standard input); "
+            "may be given several times.",
+        ),
+    ] = None,
+    source: Annotated[str, typer.Option("--source", metavar="URI", help="Where it comes from. Default: urn:kfp-operator:cli.")] = "",
+    id_: Annotated[
+        str,
+        typer.Option("--id", metavar="ID", help="Unique within the source: the same again is the same event. Default: a random one."),
+    ] = "",
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="An operator's port for events, instead of NATS.", rich_help_panel="Where")
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            envvar="KFP_OPERATOR_TOKEN",
+            help="The token for --url. Others on this machine can see it in a command: rather use the variable or --token-file.",
+            rich_help_panel="Where",
+        ),
+    ] = "",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="A file with the token for --url.", rich_help_panel="Where")
+    ] = None,
+    output: Annotated[
+        Literal["text", "json"], typer.Option("--output", "-o", help="text: a line for people; json: the CloudEvent on a line.")
+    ] = "text",
+    config: options.Config = None,
+    nats: options.Nats = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Publish an event from outside: a commit, a data set, an image, an alert, a metric.
+
+    It is stored on stream kfp-operator-inbound for those who wait for it.
+    """
+    import uuid
+
+    from kfp_operator.cli import publishing
+    from kfp_operator.errors import EventRefused
+    from kfp_operator.events import binding, inbound
+
+    if url:
+        token = publishing.read_token(token_file) if token_file is not None else token
+        if not token:
+            raise typer.BadParameter("the operator wants a token: give --token-file, or set KFP_OPERATOR_TOKEN", param_hint="--url")
+    elif not namespace:
+        raise typer.BadParameter("say which namespace the event is for", param_hint="--namespace")
+    found = next((one for one in inbound.KINDS if one.value == kind), None)
+    if found is None:
+        raise typer.BadParameter(f"{kind!r} is not one of {', '.join(one.value for one in inbound.KINDS)}", param_hint="--kind")
+    members = publishing.payload(data or [], sys.stdin.read() if "@-" in (data or []) else "")
+    try:
+        event = inbound.make(namespace or "default", found, ref, members, source=source or publishing.SOURCE, id_=id_ or str(uuid.uuid4()))
+    except EventRefused as error:
+        raise typer.BadParameter(str(error), param_hint="--ref, --data, --namespace, --source or --id") from error
+    if url:
+        stored = asyncio.run(publishing.to_http(url, token, namespace, event))
+    else:
+        settings = options.settings(config, nats=options.nats_flags(nats), state_dir=state_dir)
+        stored = asyncio.run(publishing.to_nats(settings, event))
+    if output == "json":
+        typer.echo(binding.encode(event.event).body)
+    else:
+        typer.echo(f"{'stored before' if stored.already else 'stored'}  {stored.subject}  id {event.id}")
 
 
 @app.command(

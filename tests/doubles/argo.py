@@ -176,3 +176,74 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return 0.0
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """An event that a Sensor depends on: the context that Argo Events gave it, and the EventSource's output."""
+
+    context: Mapping[str, Any]
+    data: Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an HTTP trigger sends."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def http_trigger(trigger: Mapping[str, Any], events: Mapping[str, Dependency], secrets: Mapping[tuple[str, str], str]) -> Request:
+    """The request of ``template.http``. `secrets`: by name and key."""
+    _only(trigger, "url", "method", "headers", "secureHeaders", "dynamicHeaders", "payload", "timeout")
+    headers = dict(trigger.get("headers", {}))
+    for dynamic in trigger.get("dynamicHeaders", ()):
+        headers[dynamic["dest"]] = _parameter(dynamic["src"], events)[0]
+    for secure in trigger.get("secureHeaders", ()):
+        ref = secure["valueFrom"]["secretKeyRef"]
+        headers[secure["name"]] = secrets[ref["name"], ref["key"]]
+    return Request(trigger.get("method", "POST"), trigger["url"], headers, _payload(trigger["payload"], events))
+
+
+def nats_trigger(trigger: Mapping[str, Any], events: Mapping[str, Dependency]) -> tuple[str, bytes]:
+    """Subject and body that ``template.nats`` publishes, on core NATS and without headers."""
+    _only(trigger, "url", "subject", "auth", "payload")
+    return trigger["subject"], _payload(trigger["payload"], events)
+
+
+def _payload(parameters: Sequence[Mapping[str, Any]], events: Mapping[str, Dependency]) -> bytes:
+    """What ConstructPayload makes: values are text, but where `useRawData` asks for what the value is."""
+    document: dict[str, Any] = {}
+    for parameter in parameters:
+        _only(parameter, "src", "dest")
+        value, kind = _parameter(parameter["src"], events)
+        *path, last = parameter["dest"].split(".")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", parameter["dest"]):
+            raise NotImplementedError(f"sjson's path {parameter['dest']!r}")
+        place = document
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = json.loads(value) if kind != "String" and parameter["src"].get("useRawData") else value
+    return json.dumps(document).encode()
+
+
+def _parameter(source: Mapping[str, Any], events: Mapping[str, Dependency]) -> tuple[str, str]:
+    """Value and type of a parameter; what is not there falls back to `value`, without which the trigger fails."""
+    _only(source, "dependencyName", "dataKey", "contextKey", "value", "useRawData")
+    event = events[source["dependencyName"]]
+    if "dataKey" not in source and "contextKey" not in source:
+        return source["value"], "String"
+    found = resolve(event.data, source["dataKey"]) if "dataKey" in source else resolve(event.context, source["contextKey"])
+    if found is MISSING:
+        if "value" not in source:
+            raise ValueError(f"unable to resolve parameter {source}")
+        return source["value"], "String"
+    return _text(found), "String" if isinstance(found, str) else "JSON"
+
+
+def _only(found: Mapping[str, Any], *known: str) -> None:
+    if unknown := set(found) - set(known):
+        raise NotImplementedError(f"Argo Events' {', '.join(sorted(unknown))}")
