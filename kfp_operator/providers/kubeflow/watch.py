@@ -31,10 +31,9 @@ from kfp_operator.providers.protocol import RunUpdate, StateChange
 
 log = logging.getLogger(__name__)
 
-REST = 60.0
-"""Seconds between two sweeps while nothing is active, or while Workflows tell of changes."""
-RECENT_EVERY = 60.0
-"""Seconds between two looks at the runs that ended lately."""
+REST = 6
+"""Poll intervals between two sweeps while nothing is active, or while Workflows tell of changes; and between two looks at the runs that
+ended lately."""
 OVERLAP = timedelta(minutes=5)
 """How late the server may store an end: its time is Argo's, the row is written when the agent comes to it."""
 RECENT_PAGES = 5
@@ -155,12 +154,12 @@ class Watch:
         if self._clock.monotonic() >= self._recent_due:
             async for update in self._recent():
                 yield update
-            self._recent_due = self._clock.monotonic() + RECENT_EVERY
+            self._recent_due = self._clock.monotonic() + REST * self._poll_interval
 
     def _pause(self) -> float:
         """Seconds until the next sweep."""
         told = self._hints is not None and self._hints.watching
-        return max(self._poll_interval, REST) if told or not self._followed else self._poll_interval
+        return REST * self._poll_interval if told or not self._followed else self._poll_interval
 
     def _is_ours(self, run: Document) -> bool:
         mark = mark_of_run(run)
@@ -234,9 +233,11 @@ class Watch:
             if self._hints.missed:
                 self._hints.missed = False
                 self._sweep_due = self._clock.monotonic()
-            for run_id in self._hints.changed:
+            for run_id, (_, persisted) in self._hints.changed.items():
                 if run_id in self._followed:
                     self._followed[run_id].looks = 0
+                    found[run_id] = None
+                elif run_id in self._ended and not persisted:  # somebody retries it
                     found[run_id] = None
             self._hints.changed.clear()
         now = self._clock.monotonic()

@@ -26,11 +26,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeClock:
-    """Waiting takes no time and moves the clock; other tasks get their turn."""
+    """Waiting takes no time and moves the clock, up to `end` seconds, where it stands still; other tasks get their turn."""
 
-    def __init__(self, start: datetime = NOW) -> None:
+    def __init__(self, start: datetime = NOW, *, end: float = float("inf")) -> None:
         self.start = start
         self.passed = 0.0
+        self.end = end
 
     def now(self) -> datetime:
         return self.start + timedelta(seconds=self.passed)
@@ -41,6 +42,8 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.passed += max(seconds, 0.0)
         await asyncio.sleep(0)
+        if self.passed >= self.end:
+            await asyncio.Event().wait()
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         await asyncio.sleep(0)
