@@ -99,7 +99,7 @@ class KubeflowBackend:
             "watch": "Workflows",
             "pollIntervalSeconds": 1,
             "requestTimeoutSeconds": 5,
-            "confirmationSeconds": 3,
+            "confirmationSeconds": 1,
         }
         return {"type": "kubeflow", "parameters": usual | self._parameters}
 

@@ -16,11 +16,14 @@ from tests.integration.operator.together import Together, discard, mlmd_of, star
 
 
 @pytest.fixture
-def bench(cluster: Cluster, namespace: str, nats: NatsServer, tmp_path: Path) -> Iterator[Bench]:
-    """A namespace, a NATS server, and operators that end with the test."""
-    made = Bench(cluster, namespace, nats, tmp_path)
-    yield made
-    made.close()
+def bench(request: pytest.FixtureRequest, cluster: Cluster, namespace: str, nats: NatsServer, tmp_path: Path) -> Iterator[Bench]:
+    """A namespace, a NATS server, and operators that end with the test; its parameter, if it has one, names the backend."""
+    name = getattr(request, "param", "local")
+    mlmd = request.getfixturevalue("mlmd") if name == "kubeflow" else None
+    with backend(name, cluster, namespace, tmp_path, mlmd) as chosen:
+        made = Bench(cluster, namespace, nats, tmp_path, backend=chosen)
+        yield made
+        made.close()
     discard(cluster, namespace)
 
 

@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kfp_operator.operator.client import Cluster as Client
 from tests.cluster import ControlPlane
+from tests.integration.operator.backends import BACKENDS
 from tests.integration.operator.harness import KINDS, NAMES, Bench
 from tests.integration.operator.verdict import all_ended_well, ended_well, results
 from tests.waiting import eventually
@@ -19,6 +22,7 @@ def gated(bench: Bench, name: str) -> tuple[dict[str, Any], Path]:
     return bench.run(name, "wait", parameters={"wait_for": str(gate)}), gate
 
 
+@pytest.mark.parametrize("bench", BACKENDS, indirect=True)
 def test_runs_that_end_while_the_api_server_is_away_are_shown_when_it_is_back(control_plane: ControlPlane, bench: Bench) -> None:
     control_plane.stop_apiserver()
     operator = bench.operator().start()

@@ -19,6 +19,7 @@ from kfp_operator.events import binding, envelope
 from kfp_operator.events.subjects import Subjects
 from kfp_operator.operator.client import Cluster
 from kfp_operator.schemas import RunCompletion, RunStatus
+from tests.integration.operator.backends import BACKENDS
 from tests.integration.operator.bus import Reader
 from tests.integration.operator.harness import KINDS, Bench, Operator
 from tests.integration.operator.together import scenario
@@ -117,8 +118,9 @@ def test_a_run_that_a_backup_set_back_is_made_right_from_what_the_bus_holds(benc
     ended_well(bench, "it", "succeeded")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @scenario
-def test_runs_run_while_nats_is_absent_and_are_told_when_it_appears(bench: Bench) -> None:
+def test_runs_run_while_nats_is_absent_and_are_told_when_it_appears(bench: Bench, backend: str) -> None:
     bench.nats.stop()
     operator = bench.operator().start()
     bench.prepare()
@@ -148,9 +150,13 @@ def test_a_process_that_cannot_ask_what_was_told_of_a_run_does_not_start_it(benc
     ended_well(bench, "it", "succeeded")
 
 
-@pytest.mark.parametrize("lost", ["", f"{RUNS}/obs", "."], ids=["nothing", "its consumers", "everything"])
+@pytest.mark.parametrize(
+    ("backend", "lost"),
+    [("local", ""), ("kubeflow", ""), ("local", f"{RUNS}/obs"), ("local", ".")],
+    ids=["nothing", "nothing-kubeflow", "its consumers", "everything"],
+)
 @scenario
-def test_a_run_that_ends_while_nats_is_gone_is_told_when_it_is_back(bench: Bench, lost: str) -> None:
+def test_a_run_that_ends_while_nats_is_gone_is_told_when_it_is_back(bench: Bench, backend: str, lost: str) -> None:
     operator = bench.operator().start().wait_ready()
     bench.prepare()
     document, gate = waiting(bench, "it")
@@ -186,8 +192,9 @@ def test_a_run_that_ends_while_nats_is_frozen_is_told_when_it_goes_on(bench: Ben
     operator.wait_ready()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @scenario
-def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_when_its_end_is_told(bench: Bench) -> None:
+def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_when_its_end_is_told(bench: Bench, backend: str) -> None:
     bench.operator().start().wait_ready()
     bench.prepare()
     bench.apply(bench.run("it", "hang"))
@@ -205,8 +212,9 @@ def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_wh
     assert [e["data"] for e in reader.events("documented")] == [told]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @scenario
-def test_runs_are_stopped_while_nats_is_away_by_an_operator_that_was_restarted_meanwhile(bench: Bench) -> None:
+def test_runs_are_stopped_while_nats_is_away_by_an_operator_that_was_restarted_meanwhile(bench: Bench, backend: str) -> None:
     operator = bench.operator(leaderElection={"enabled": False}).start()
     bench.prepare(maxActiveRuns=3)
     document, gate = waiting(bench, "stays")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.operator.backends import BACKENDS
 from tests.integration.operator.harness import Bench, Operator
 from tests.integration.operator.together import scenario
 from tests.integration.operator.verdict import all_ended_well, ended_well
@@ -28,8 +29,11 @@ KILLS = [
 ]
 
 
+@pytest.mark.parametrize(("backend", "deaths"), [("local", 7), ("kubeflow", 4)])
 @scenario
-def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_again_and_again(bench: Bench) -> None:
+def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_again_and_again(
+    bench: Bench, backend: str, deaths: int
+) -> None:
     chance = random.Random(20)
     operator = bench.operator(leaderElection={"enabled": False}).start()
     bench.prepare(maxActiveRuns=3)
@@ -37,7 +41,7 @@ def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_ag
     chance.shuffle(kinds)
     names = {f"{kind}-{n}": kind for n, kind in enumerate(kinds)}
     bench.apply(*(run_of(bench, name, kind) for name, kind in names.items()))
-    for death in range(7):
+    for death in range(deaths):
         survive(operator, chance.uniform(1.5, 4.0))
         if death % 2:
             bench.nats.kill()
@@ -52,8 +56,9 @@ def test_twenty_runs_end_once_and_right_when_the_operator_and_nats_are_killed_ag
 
 
 @pytest.mark.parametrize(("kind", "point"), KILLS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @scenario
-def test_a_run_ends_once_and_right_when_the_operator_is_killed(bench: Bench, kind: str, point: str) -> None:
+def test_a_run_ends_once_and_right_when_the_operator_is_killed(bench: Bench, backend: str, kind: str, point: str) -> None:
     operator = bench.operator(fault=point, leaderElection={"enabled": False}).start()
     bench.prepare()
     bench.apply(run_of(bench, "it", kind))
