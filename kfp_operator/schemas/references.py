@@ -92,7 +92,7 @@ class Reference:
 
     def check_kinds(self, kinds: Iterable[V1EventKind]) -> None:
         """Raise ValueError for kinds that can never come from this reference; it names those that can."""
-        strangers = [kind.value for kind in kinds if kind not in self.type.kinds]
+        strangers = [kind.value for kind in kinds if not kind.startswith(self.type.prefix)]
         if strangers:
             accepted = ", ".join(kind.value for kind in self.type.kinds)
             raise ValueError(f"{', '.join(strangers)} can never come from {self}; what can: {accepted}")
