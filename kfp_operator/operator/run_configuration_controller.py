@@ -10,7 +10,7 @@ from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import LatestRun, RunConfiguration, RunConfigurationStatus
 from kfp_operator.api.states import RunState
-from kfp_operator.errors import AlreadyExists, ClusterError, Conflict, Forbidden, NotFound, Unprocessable
+from kfp_operator.errors import AlreadyExists, Conflict, Forbidden, NotFound, Unprocessable
 from kfp_operator.operator.backoff import backoff
 from kfp_operator.operator.faults import fault_point
 from kfp_operator.operator.owned_runs import OwnedRuns
@@ -37,8 +37,6 @@ class Desk:
 
     uid: str
     known: Knowledge = field(default_factory=Knowledge)
-    unsure: bool = False
-    """A write was not answered: the object may be newer than what is here."""
 
 
 class RunConfigurationController:
@@ -75,9 +73,6 @@ class RunConfigurationController:
         desk = self._desks.get(key)
         if desk is None or desk.uid != configuration.metadata.uid:
             desk = self._desks[key] = Desk(configuration.metadata.uid)
-        if desk.unsure:
-            await self._fresh(key)
-            desk.unsure = False
         for _ in range(STEPS):
             configuration = self._configuration(key)
             if configuration is None or configuration.metadata.uid != desk.uid:
@@ -171,13 +166,10 @@ class RunConfigurationController:
         except (Conflict, NotFound):
             await self._fresh(Key.of(configuration))
             return
-        except ClusterError:
-            desk.unsure = True
-            raise
         fault_point("configuration-written")
         pending = {Occurrence(entry.name, what) for entry in written.status.triggers for what in entry.pending}
         desk.known.followed = {what: run for what, run in desk.known.followed.items() if what in pending}
-        desk.known.started.clear()  # all of them were taken off in this write
+        desk.known.started.clear()  # all of them were taken off in this write; without its answer they are remembered
         if not pending:
             desk.known.refused = None
         self._store.put(written)

@@ -90,18 +90,14 @@ def spec_hash(spec: RunTemplate) -> str:
     return hashlib.sha256(hashing.canonical_json(told).encode()).hexdigest()[:12]
 
 
-def _arrived(s: ConfigurationSituation, entry: TriggerStatus, occurrences: Sequence[str]) -> TriggerStatus:
-    """The entry after occurrences: pending, or passed over."""
+def _arrived(entry: TriggerStatus, occurrences: Sequence[str]) -> TriggerStatus:
+    """The entry after occurrences."""
     new = [what for what in occurrences if what not in entry.pending]
-    if not new:
-        return entry
-    if s.suspended:
-        return entry.model_copy(update={"suppressed": entry.suppressed + len(new), "message": PASSED_OVER})
-    return entry.model_copy(update={"pending": [*entry.pending, *new]})
+    return entry.model_copy(update={"pending": [*entry.pending, *new]}) if new else entry
 
 
 def _passed_over(looked: Looked) -> Looked:
-    """What waited when the configuration was suspended."""
+    """What happens while the configuration is suspended, and what waited when that began."""
     entry = looked.entry
     if entry.name == MANUAL or not entry.pending:
         return looked
@@ -150,7 +146,7 @@ def _schedule(s: ConfigurationSituation, schedule: NamedSchedule, before: Trigge
     if found.until is not None:
         entry = entry.model_copy(update={"baseline": cron.rfc3339(found.until)})
     entry = _missed(entry, found.missed, f"missed {found.missed_text} ticks")
-    entry = _arrived(s, entry, [cron.rfc3339(tick) for tick in found.run])
+    entry = _arrived(entry, [cron.rfc3339(tick) for tick in found.run])
     return Looked(_timely(entry, schedule, deadline, now), next=found.next)
 
 
@@ -202,7 +198,7 @@ def _on_pipeline(s: ConfigurationSituation, before: TriggerStatus | None) -> Loo
     if entry.subject == "pinned":
         update["message"] = ""
     # with the resourceVersion, a version that comes back is another occurrence: a ConfigMap may change without a new generation
-    return Looked(_arrived(s, entry.model_copy(update=update), [f"{version}.{revision}"] if new else []))
+    return Looked(_arrived(entry.model_copy(update=update), [f"{version}.{revision}"] if new else []))
 
 
 def _older(revision: str, than: str) -> bool:
@@ -219,7 +215,7 @@ def _on_run_spec(s: ConfigurationSituation, before: TriggerStatus | None) -> Loo
     else:
         entry = before.model_copy(update={"subject": _RECIPE, "baseline": now})
         looks_back = before.subject == _RECIPE and before.baseline != now
-    return Looked(_arrived(s, entry, [f"{now}.{s.configuration.metadata.generation}"] if looks_back else []))
+    return Looked(_arrived(entry, [f"{now}.{s.configuration.metadata.generation}"] if looks_back else []))
 
 
 # Other RunConfigurations
@@ -238,7 +234,7 @@ def _configuration(s: ConfigurationSituation, name: str, before: TriggerStatus |
         message = f"runs would start each other for ever: {' starts '.join(s.loops[name])}; take one out of spec.triggers.runConfigurations"
         return Looked(_follow(entry, uid, last), Problem("TriggerLoop", message, stalled=True))
     if before is None:
-        return Looked(_arrived(s, _follow(entry, uid, last), _latest(s, other)))
+        return Looked(_arrived(_follow(entry, uid, last), _latest(s, other)))
     if entry.subject != uid:
         seen = max((end.number for end in journal if _before_its_time(end, other)), default=0)
     else:
@@ -249,7 +245,7 @@ def _configuration(s: ConfigurationSituation, name: str, before: TriggerStatus |
         entry = _missed(
             entry, unseen, f"{unseen} ends of runs of RunConfiguration {name} passed unseen: it remembers the last {len(journal)}"
         )
-    return Looked(_arrived(s, entry, [_identity(end) for end in fresh if end.state == RunState.SUCCEEDED]))
+    return Looked(_arrived(entry, [_identity(end) for end in fresh if end.state == RunState.SUCCEEDED]))
 
 
 def _follow(entry: TriggerStatus, uid: str, number: int) -> TriggerStatus:

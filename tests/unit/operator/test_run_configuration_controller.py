@@ -158,8 +158,8 @@ async def test_a_run_whose_creation_was_not_confirmed_is_found(desk: Desk) -> No
     assert desk.own.status.triggers[0].pending == []
 
 
-async def test_after_a_status_write_that_was_not_confirmed_the_object_is_read_again(desk: Desk) -> None:
-    """What that write took off must not be started again from an old copy, though its Run is gone by now."""
+async def test_what_a_write_took_off_that_was_not_confirmed_is_not_started_again(desk: Desk) -> None:
+    """Not from an old copy of the object either, though the Run is gone by now."""
     desk.other_succeeds()
     desk.api.lose_after_create = True
     with pytest.raises(ClusterUnavailable):
