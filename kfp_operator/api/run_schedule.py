@@ -9,10 +9,10 @@ from kfp_operator.api.run import MAX_PIPELINE_REFERENCE, PIPELINE_REFERENCE, Art
 from kfp_operator.api.schedule import (
     CATCH_UP,
     CONCURRENCY,
-    FAILED_LIMIT,
+    FAILED_KEPT,
     MAX_OWNER_NAME,
     START_DEADLINE,
-    SUCCESSFUL_LIMIT,
+    SUCCESSFUL_KEPT,
     SUSPEND,
     ActiveRun,
     ConcurrencyPolicy,
@@ -48,8 +48,8 @@ class RunScheduleSpec(Model):
     catch_up: Literal["Latest", "All", "None"] = Field("Latest", description=CATCH_UP)
     concurrency_policy: ConcurrencyPolicy = Field("Allow", description=CONCURRENCY)
     suspend: bool = Field(False, description=SUSPEND)
-    successful_runs_history_limit: Limit | None = Field(3, description=SUCCESSFUL_LIMIT)
-    failed_runs_history_limit: Limit | None = Field(3, description=FAILED_LIMIT)
+    successful_runs_history_limit: Limit = Field(3, description=SUCCESSFUL_KEPT)
+    failed_runs_history_limit: Limit = Field(3, description=FAILED_KEPT)
 
     @property
     def template(self) -> RunTemplate:

@@ -58,7 +58,9 @@ CONCURRENCY = (
     "What happens when a run is due while another is active: Allow starts it, Forbid skips it, Replace stops the other one, "
     "QueueLatest starts the latest one that is due when the other has ended."
 )
-SUCCESSFUL_LIMIT = "How many succeeded Runs are kept; older ones are deleted. Absent: all."
-FAILED_LIMIT = "How many failed or stopped Runs are kept; older ones are deleted. Absent: all."
+SUCCESSFUL_KEPT = "How many succeeded Runs are kept; older ones are deleted."
+FAILED_KEPT = "How many failed or stopped Runs are kept; older ones are deleted."
+SUCCESSFUL_LIMIT = f"{SUCCESSFUL_KEPT} Absent: all."
+FAILED_LIMIT = f"{FAILED_KEPT} Absent: all."
 Limit = Annotated[int, Enforced(minimum=0, maximum=10_000)]
 Seconds = Annotated[int, Enforced(minimum=1, maximum=31_536_000)]

@@ -157,11 +157,17 @@ def due(timetable: Timetable, *, last: datetime, now: datetime, deadline: timede
     clock_error = last - now > CLOCK_ERROR
     if clock_error:
         last = now
-    upcoming = next_tick(timetable, max(last, now))
-    counted = _between(timetable, last, now, MOST + 1)
+    counted, upcoming = [], None
+    for tick in islice(timetable.ticks(last), MOST + 1):
+        if tick > now:
+            upcoming = tick
+            break
+        counted.append(tick)
     if not counted:
         return Due(next=upcoming, clock_error=clock_error)
     more = len(counted) > MOST
+    if more:
+        upcoming = next_tick(timetable, now)
     passed = timetable.latest(last, now, MOST if catch_up == "All" else 1) if more else counted
     if catch_up == "None" and deadline is None:
         deadline = GRACE
