@@ -124,7 +124,7 @@ class PipelineController:
             (self.held.add if decision.held else self.held.discard)(key)
             if action is None:
                 return decision.again
-            remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider)
+            remote = isinstance(action, decisions.EnsureAtProvider | decisions.DeleteAtProvider | decisions.Prune)
             if remote and (left := desk.trouble.left(self._now())) > 0:
                 return left
             self._guard()
@@ -186,16 +186,26 @@ class PipelineController:
                 backend = self._backends.get(pipeline.spec.provider)
                 if backend is None:
                     raise Retryable(f"Provider {pipeline.spec.provider} is not open", reason="ProviderNotReady")
-                await backend.provider.delete_pipeline(pipeline.status.provider_id)
+                await backend.provider.delete_pipeline(pipeline.status.provider_id or pipeline.metadata.full_name)
                 await self._objects.patch_metadata(pipeline, {"finalizers": names.released(pipeline.metadata.finalizers)})
                 return None
             case decisions.Prune(revisions):
+                await self._prune_at_provider(pipeline, desk, source, revisions)
                 for name in revisions:
                     await self._revisions.delete(pipeline.metadata.namespace, name)
                 await self._refresh(pipeline, desk, anew=True)
             case decisions.WritePipelineStatus():
                 return await self._write(pipeline, action)
         return pipeline
+
+    async def _prune_at_provider(self, pipeline: Pipeline, desk: Desk, source: Source, revisions: Sequence[str]) -> None:
+        """Let the provider forget the versions too; first, so that what fails is tried again."""
+        backend = self._backends.get(pipeline.spec.provider)
+        if backend is None or not backend.provider.keeps_pipelines:
+            return
+        present = PipelineVersion(pipeline.metadata.namespace, pipeline.metadata.name, source.version, {}, None)
+        await backend.provider.prune_pipeline(present, {r.version for r in desk.revisions or () if r.name not in revisions})
+        desk.trouble = Trouble()
 
     async def _write(self, pipeline: Pipeline, action: decisions.WritePipelineStatus) -> Pipeline:
         written = await self._objects.patch_status(pipeline, action.status)

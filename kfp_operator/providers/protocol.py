@@ -202,7 +202,10 @@ class Provider(Protocol):
         """Make the version known to the backend, once; return its provider id."""
 
     async def delete_pipeline(self, provider_id: str) -> None:
-        """Remove what ensure_pipeline made; return when it is gone, also when it was gone before."""
+        """Remove what ensure_pipeline made; return when it is gone, also when it was gone before.
+
+        `provider_id`: what ensure_pipeline returned, or, where its answer was lost, "namespace/name" of the Pipeline.
+        """
 
     async def prune_pipeline(self, pipeline: PipelineVersion, keep: Collection[str]) -> None:
         """Remove what ensure_pipeline made of other versions than those in `keep`, where the backend keeps versions."""

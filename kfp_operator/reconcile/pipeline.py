@@ -159,9 +159,9 @@ def decide_pipeline(s: PipelineSituation) -> PipelineDecision:
             progress = conditions.progressing("ProviderRetrying", s.trouble, state=_syncing(pipeline))
             return _write(s, progress, _syncing(pipeline), s.trouble, then=EnsureAtProvider())
         return PipelineDecision(EnsureAtProvider())
-    if surplus := _surplus(s):
-        return PipelineDecision(Prune(surplus))
     decision = _write(s, conditions.synced(), SyncState.SUCCEEDED, "", again=again)
+    if decision.action is None and (surplus := _surplus(s)):
+        return PipelineDecision(Prune(surplus))
     return replace(decision, held=len(s.revisions) - 1 > s.pipeline.spec.revision_history_limit)
 
 
@@ -187,7 +187,9 @@ def _deleted(s: PipelineSituation) -> PipelineDecision:
     if not s.names.held(s.pipeline.metadata.finalizers):
         return PipelineDecision()
     released = s.names.force_release in s.pipeline.metadata.annotations or s.pipeline.spec.deletion_policy == "Orphan"
-    if released or not s.pipeline.status.provider_id or s.provider is None:
+    # with our finalizer on it the provider may have it, though no answer ever gave it an id
+    never_there = not s.pipeline.status.provider_id and s.names.finalizer not in s.pipeline.metadata.finalizers
+    if released or never_there or s.provider is None:
         return PipelineDecision(RemoveFinalizer())
     message = f"waits for Provider {s.pipeline.spec.provider} to delete it{': ' + s.trouble if s.trouble else ''}"
     return _write(s, conditions.deleting(message), SyncState.DELETING, message, then=DeleteAtProvider())

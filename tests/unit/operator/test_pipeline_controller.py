@@ -1,6 +1,6 @@
 """What becomes of a Pipeline when the API server or the provider does not play along."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from kfp_operator.api.meta import Model, Resource
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.revision import Revision, digest
 from kfp_operator.api.run_schedule import RunSchedule
-from kfp_operator.errors import ClusterError, Forbidden, InvalidSpec, NotFound, Permanent, Unprocessable
+from kfp_operator.errors import ClusterError, Forbidden, InvalidSpec, NotFound, Permanent, Retryable, Unprocessable
 from kfp_operator.operator.backends import Backends
 from kfp_operator.operator.pipeline_controller import PipelineController
 from kfp_operator.operator.store import Key, Store
@@ -39,7 +39,9 @@ class Objects:
         return found
 
     async def patch_metadata(self, resource: R, metadata: Mapping[str, Any]) -> R:
-        raise AssertionError("a Pipeline of this provider has no finalizer")
+        self._version = max(self._version, int(resource.metadata.resource_version)) + 1
+        changed = resource.metadata.model_copy(update={"resource_version": str(self._version), "finalizers": metadata["finalizers"]})
+        return resource.model_copy(update={"metadata": changed})
 
     async def patch_status(self, resource: R, status: Model) -> R:
         self._version = max(self._version, int(resource.metadata.resource_version)) + 1
@@ -78,6 +80,17 @@ class Choosy(SimulatedBackend):
 
     refuses = ""
     asked = 0
+    away = False
+    pruned: tuple[str, set[str]] | None = None
+    deleted = ""
+
+    async def prune_pipeline(self, pipeline: PipelineVersion, keep: Collection[str]) -> None:
+        if self.away:
+            raise Retryable("the server does not answer")
+        self.pruned = (pipeline.version, set(keep))
+
+    async def delete_pipeline(self, provider_id: str) -> None:
+        self.deleted = provider_id
 
     async def ensure_pipeline(self, pipeline: PipelineVersion) -> str:
         self.asked += 1
@@ -196,3 +209,39 @@ async def test_a_version_that_a_schedule_names_outlives_the_history_limit(rig: R
     rig.apply()
     await rig.reconcile()
     assert [revision.version for revision in rig.revisions.kept["pipeline-uid"]][:2] == ["v2", "v6"]
+
+
+def crowded(rig: Rig) -> None:
+    """A Pipeline of a provider that keeps versions, with more of them than are to be kept."""
+    rig.provider.keeps_pipelines = True
+    rig.revisions.kept["pipeline-uid"] = [KeptRevision(f"train-v{n}", f"v{n}", n, f"d{n}") for n in range(1, 8)]
+    rig.apply()
+
+
+async def test_versions_that_are_pruned_go_at_the_provider_too(rig: Rig) -> None:
+    crowded(rig)
+    assert await rig.reconcile() is None
+    present = rig.revisions.kept["pipeline-uid"][-1].version
+    assert rig.provider.pruned == (present, {"v3", "v4", "v5", "v6", "v7", present})
+    assert [revision.version for revision in rig.revisions.kept["pipeline-uid"]] == ["v3", "v4", "v5", "v6", "v7", present]
+
+
+async def test_versions_that_the_provider_cannot_prune_now_are_pruned_later_and_hold_nothing_up(rig: Rig) -> None:
+    crowded(rig)
+    rig.provider.away = True
+    again = await rig.reconcile()
+    assert again is not None
+    assert rig.shown == ("Succeeded", "", False)
+    assert len(rig.revisions.kept["pipeline-uid"]) == 8
+    rig.provider.away = False
+    rig.time += timedelta(seconds=again)
+    await rig.reconcile()
+    assert len(rig.revisions.kept["pipeline-uid"]) == 6
+
+
+async def test_a_pipeline_whose_id_was_never_told_is_deleted_by_its_name(rig: Rig) -> None:
+    made = b.pipeline(spec={"pipelineSpec": SPEC}, status={}, deleted=True)
+    held = made.metadata.model_copy(update={"finalizers": [b.NAMES.finalizer]})
+    rig.store.put(made.model_copy(update={"metadata": held}))
+    await rig.reconcile()
+    assert rig.provider.deleted == "team/train"

@@ -104,7 +104,10 @@ def test_an_update_keeps_the_synchronized_version_until_the_new_one_is_ready() -
 def test_old_revisions_go_but_never_one_in_use() -> None:
     old = tuple(KeptRevision(f"train-{n}", f"{n}", n, f"{n}") for n in range(2, 9))
     s = situation(revisions=(*old, replace(KEPT, number=9)), in_use=frozenset({"2"}))
-    assert decide_pipeline(s).action == p.Prune(["train-3", "train-4"])
+    synced = decide_pipeline(s).action
+    assert isinstance(synced, p.WritePipelineStatus), "what fails to be pruned keeps no version from being ready"
+    settled = s.pipeline.model_copy(update={"status": synced.status})
+    assert decide_pipeline(replace(s, pipeline=settled)).action == p.Prune(["train-3", "train-4"])
     pruned = situation(revisions=(*old[:1], *old[3:], replace(KEPT, number=9)), in_use=frozenset({"2"}))
     assert not decide_pipeline(pruned).held
     crowded = situation(revisions=(*old, replace(KEPT, number=9)), in_use=frozenset(r.version for r in old))
@@ -122,3 +125,7 @@ def test_a_provider_that_keeps_pipelines_is_asked_to_delete_them() -> None:
     orphan = with_finalizer(b.pipeline(deleted=True, spec={"deletionPolicy": "Orphan"}))
     assert decide_pipeline(situation(pipeline=orphan)).action == p.RemoveFinalizer()
     assert decide_pipeline(situation(pipeline=deleted, provider=None)).action == p.RemoveFinalizer()
+    unanswered = with_finalizer(b.pipeline(deleted=True, status={}))
+    said = decide_pipeline(situation(pipeline=unanswered)).action
+    assert isinstance(said, p.WritePipelineStatus), "the provider may have it though its answer was lost"
+    assert decide_pipeline(situation(pipeline=unanswered.model_copy(update={"status": said.status}))).action == p.DeleteAtProvider()
