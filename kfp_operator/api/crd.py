@@ -1,6 +1,8 @@
 """CustomResourceDefinitions, generated from the models: what stands in ``crds/`` and in the chart.
 
-``kfp-operator crds`` prints or writes them; a test fails when the repository's differ.
+``kfp-operator crds`` prints or writes them; a test fails when the repository's differ. Under the Go operator's group they let its form
+of `status.provider` pass, an object with name and id: the API server removes what a schema does not know when it reads an object, and
+with it the only trace of what exists at the backend.
 """
 
 from dataclasses import dataclass
@@ -10,13 +12,13 @@ import yaml
 
 from kfp_operator.api.experiment import Experiment
 from kfp_operator.api.meta import Resource
-from kfp_operator.api.names import DEFAULT_GROUP, VERSION
+from kfp_operator.api.names import DEFAULT_GROUP, GO_GROUP, VERSION
 from kfp_operator.api.pipeline import Pipeline
 from kfp_operator.api.provider import Provider
 from kfp_operator.api.run import Run
 from kfp_operator.api.run_configuration import RunConfiguration
 from kfp_operator.api.run_schedule import RunSchedule
-from kfp_operator.api.schema import structural
+from kfp_operator.api.schema import PRESERVE, structural
 
 HEADER = "# Generated from the models in kfp_operator/api by: kfp-operator crds --output crds\n"
 
@@ -195,6 +197,11 @@ def schema(model: type[Resource]) -> dict[str, Any]:
 
 
 def _crd(kind: Kind, group: str) -> dict[str, Any]:
+    whole, selectable = schema(kind.model), kind.selectable
+    if group == GO_GROUP:
+        status = whole["properties"]["status"]["properties"]
+        status["provider"] = {"description": status["provider"]["description"], PRESERVE: True}
+        selectable = tuple(path for path in selectable if path != ".status.provider")
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -217,8 +224,8 @@ def _crd(kind: Kind, group: str) -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [column.to_json() for column in kind.columns],
-                    "selectableFields": [{"jsonPath": path} for path in kind.selectable],
-                    "schema": {"openAPIV3Schema": schema(kind.model)},
+                    "selectableFields": [{"jsonPath": path} for path in selectable],
+                    "schema": {"openAPIV3Schema": whole},
                 }
             ],
         },

@@ -305,13 +305,10 @@ class RunStatus(Status):
     @model_validator(mode="before")
     @classmethod
     def _read_go_operators_end(cls, data: Any) -> Any:
-        """The Go operator tells the end of a run by completionState and markedCompletedAt alone, and its version among dependencies."""
-        if not isinstance(data, dict) or data.get("synchronizationState") or not (data.keys() & {"completionState", "dependencies"}):
+        """The Go operator tells the end of a run by completionState alone."""
+        if not isinstance(data, dict) or data.get("synchronizationState") or not data.get("completionState"):
             return data
-        ended = data.get("completionState")
-        version = ((data.get("dependencies") or {}).get("pipeline") or {}).get("version")
-        read = {"state": str(ended).lower() if ended else None, "endTime": data.get("markedCompletedAt"), "pipelineVersion": version}
-        return {**{name: value for name, value in read.items() if value}, **data}
+        return {"state": str(data["completionState"]).lower(), **data}
 
 
 class Run(Resource):

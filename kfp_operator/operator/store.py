@@ -327,7 +327,7 @@ def shorten(run: Run, names: Names) -> SettledRun:
     """The short form of a settled Run."""
     metadata, status = run.metadata, run.status
     completed = conditions.find(status.conditions, "Completed")
-    ended = status.end_time or (completed.last_transition_time if completed else None)
+    ended = status.end_time or (completed.last_transition_time if completed else metadata.creation_timestamp)
     return SettledRun(
         key=Key("Run", sys.intern(metadata.namespace), metadata.name),
         uid=metadata.uid,

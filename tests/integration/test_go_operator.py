@@ -77,13 +77,15 @@ def test_the_go_operators_manifests_are_accepted_as_they_are_under_its_group(sam
     taken(same_group, namespace_in(same_group), MANIFESTS, GO_GROUP)
 
 
-def test_what_the_go_operator_left_is_read(moved: tuple[Cluster, str]) -> None:
+def test_what_the_go_operator_left_is_read_with_the_ids_of_what_is_at_the_backend(moved: tuple[Cluster, str]) -> None:
     cluster, namespace = moved
     found = {(item["kind"], item["metadata"]["name"]): item for item in read_all(cluster, namespace, GO_GROUP)}
     assert len(found) == len(STATUSES)
-    for (kind, _), item in found.items():
-        model = MODELS[kind].parse(item)
-        assert model.metadata.name == item["metadata"]["name"]
+    for left in STATUSES:
+        model: Any = MODELS[left["kind"]].parse(found[left["kind"], left["name"]])
+        provider = left["status"]["provider"]
+        told = (model.status.provider, model.status.provider_id)
+        assert told == ((provider["name"], provider["id"]) if isinstance(provider, dict) else (provider, ""))
 
 
 @pytest.mark.parametrize("left", STATUSES, ids=lambda left: f"{left['kind']}-{left['name']}")

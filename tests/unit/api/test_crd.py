@@ -45,8 +45,11 @@ def test_one_stream_holds_all_kinds_and_says_how_it_was_made() -> None:
 
 
 def test_another_group_changes_all_names_and_nothing_else() -> None:
-    ours, theirs = crd_yaml(), crd_yaml("pipelines.kubeflow.org")
-    assert theirs == ours.replace("kfp-operator.dev", "pipelines.kubeflow.org")
+    ours, theirs = crd_yaml(), crd_yaml("ml.example.org")
+    assert theirs == ours.replace("kfp-operator.dev", "ml.example.org")
+
+
+def test_the_go_operators_group_lets_its_form_of_the_provider_pass_and_changes_nothing_else() -> None:
     assert [crd["metadata"]["name"] for crd in crds("pipelines.kubeflow.org")] == [
         "providers.pipelines.kubeflow.org",
         "pipelines.pipelines.kubeflow.org",
@@ -55,6 +58,13 @@ def test_another_group_changes_all_names_and_nothing_else() -> None:
         "runconfigurations.pipelines.kubeflow.org",
         "runschedules.pipelines.kubeflow.org",
     ]
+    for ours, theirs in zip(crds("ml.example.org"), crds("pipelines.kubeflow.org"), strict=True):
+        mine, open_ = ours["spec"]["versions"][0], theirs["spec"]["versions"][0]
+        text = mine["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].pop("provider")["description"]
+        provider = open_["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"].pop("provider")
+        assert provider == {"description": text, "x-kubernetes-preserve-unknown-fields": True}
+        assert open_["schema"] == mine["schema"]
+        assert open_["selectableFields"] == [field for field in mine["selectableFields"] if field["jsonPath"] != ".status.provider"]
 
 
 @pytest.mark.parametrize(("path", "part"), all_fields(), ids=lambda value: value if isinstance(value, str) else "")

@@ -71,9 +71,6 @@ def test_an_objects_provider_and_id_are_read_from_its_status() -> None:
 def test_an_ended_run_is_read_as_ended() -> None:
     run: Run = read("Run", "iris-full", status=True)
     assert (run.status.completion_state, run.status.state) == ("Succeeded", RunState.SUCCEEDED)
-    assert run.status.end_time is not None
-    assert run.status.end_time.isoformat() == "2025-06-03T10:40:00+00:00"
-    assert run.status.pipeline_version == "v1.2-49e208"
 
 
 def test_the_latest_run_of_a_configuration_is_read_with_its_artifacts() -> None:

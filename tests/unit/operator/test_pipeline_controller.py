@@ -245,3 +245,16 @@ async def test_a_pipeline_whose_id_was_never_told_is_deleted_by_its_name(rig: Ri
     rig.store.put(made.model_copy(update={"metadata": held}))
     await rig.reconcile()
     assert rig.provider.deleted == "team/train"
+
+
+async def test_a_pipeline_built_in_an_image_says_what_to_do_and_is_not_looked_at_again(rig: Rig) -> None:
+    framework = {"name": "kfpsdk", "parameters": {"pipeline": "iris.train"}}
+    rig.store.put(b.pipeline(spec={"pipelineSpec": None, "image": "iris:v1.2", "framework": framework}, status={}))
+    assert await rig.reconcile() is None
+    reason, message, stalled = rig.shown
+    assert (reason, stalled) == ("CompileNotSupported", True)
+    assert message.startswith("spec.image: version v1.2-")
+    assert "kfp-operator pipelines build" in message
+    written = rig.store.get(KEY)
+    assert await rig.reconcile() is None
+    assert rig.store.get(KEY) is written, "nothing is written twice"

@@ -125,8 +125,9 @@ def test_a_run_refers_to_its_experiment_and_that_to_its_provider() -> None:
 
 
 def test_an_ended_run_of_the_go_operator_is_kept_short() -> None:
-    status = {"completionState": "Failed", "markedCompletedAt": "2025-06-03T10:40:00Z", "provider": {"name": "kfp/kfp", "id": "0b9c"}}
-    stored = read("Run", run(status=status, spec={"ttlSecondsAfterFinished": 60}), NAMES)
+    status = {"completionState": "Failed", "provider": {"name": "kfp/kfp", "id": "0b9c"}}
+    made = {"creationTimestamp": "2025-06-03T10:40:00Z"}
+    stored = read("Run", run(status=status, spec={"ttlSecondsAfterFinished": 60}, metadata=made), NAMES)
     assert isinstance(stored, SettledRun)
     assert stored.state is RunState.FAILED
     assert stored.expires is not None
