@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 REQUEST_TIMEOUT = 5.0
 _CONNECT_TIMEOUT = 3
 _LOOK = 1.0  # seconds; nats-py tells of a close only after it flushed to a peer that may be frozen
+_CANCEL_AGAIN = 0.5
 _HEADER_OVERHEAD = 16
 _VIOLATION_SECONDS = 60.0
 
@@ -110,9 +111,9 @@ class Connection:
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            while not self._task.done():  # while it connects, nats-py may swallow a cancellation and go on
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=_CANCEL_AGAIN)
             self._task = None
         self._error = "closed"
 

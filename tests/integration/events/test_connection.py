@@ -51,6 +51,12 @@ async def works(bus: JetStreamBus) -> None:
     assert bus.last_error == ""
 
 
+async def test_a_bus_ends_at_whatever_moment_of_connecting_it_is_told_to(nats: NatsServer) -> None:
+    for step in range(60):
+        async with asyncio.timeout(10), quick(settings(nats)):
+            await asyncio.sleep(step * 0.0001)  # not to wait for something: to be in the midst of it
+
+
 # Absent, and back
 
 
