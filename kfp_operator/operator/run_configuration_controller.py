@@ -21,7 +21,7 @@ from kfp_operator.reconcile.run_configuration_loops import Loops, loops_of
 from kfp_operator.reconcile.run_configuration_parameters import allows, full_name, references
 from kfp_operator.reconcile.run_configuration_situation import ConfigurationSituation, Knowledge, Occurrence, Refused
 from kfp_operator.reconcile.run_configuration_status import RUN_REFUSED
-from kfp_operator.reconcile.run_configuration_triggers import wanted
+from kfp_operator.reconcile.run_configuration_triggers import as_asked
 from kfp_operator.reconcile.starting import OwnedRun, occurrence_name
 
 log = logging.getLogger(__name__)
@@ -157,8 +157,9 @@ class RunConfigurationController:
                 for run in runs:
                     self._guard()
                     await self._runs.delete(configuration.metadata.namespace, run)
-            case decisions.ReadRun():
-                desk.known.followed[action.occurrence] = await self._read(action)
+            case decisions.ReadRuns(reads):
+                for read in reads:
+                    desk.known.followed[read.occurrence] = await self._read(read)
 
     async def _write(self, configuration: RunConfiguration, desk: Desk, status: RunConfigurationStatus) -> None:
         try:
@@ -199,18 +200,22 @@ class RunConfigurationController:
         if before is None or before.message != message:
             self._recorder.warning(configuration, "RunRefused", message)
 
-    async def _read(self, action: decisions.ReadRun) -> LatestRun | None:
+    async def _read(self, wanted: decisions.Read) -> LatestRun | None:
         try:
-            run = await self._objects.get(Key.parse("Run", action.run))
+            run = await self._objects.get(Key.parse("Run", wanted.run))
         except NotFound:
             return None
-        if not isinstance(run, Run) or run.metadata.uid != action.uid or run.status.attempt != action.attempt:
+        if not isinstance(run, Run) or run.metadata.uid != wanted.uid or run.status.attempt != wanted.attempt:
             return None
         if run.status.state is not RunState.SUCCEEDED:
             return None
-        status, name = run.status, run.metadata.name
         return LatestRun(
-            name=name, uid=action.uid, attempt=action.attempt, state="succeeded", provider_id=status.provider_id, artifacts=status.artifacts
+            name=run.metadata.name,
+            uid=wanted.uid,
+            attempt=wanted.attempt,
+            state="succeeded",
+            provider_id=run.status.provider_id,
+            artifacts=run.status.artifacts,
         )
 
     def _tell(self, before: RunConfiguration, written: RunConfiguration) -> None:
@@ -224,5 +229,5 @@ class RunConfigurationController:
         suppressed = {entry.name: entry.suppressed for entry in was.triggers}
         for entry in status.triggers:
             if entry.suppressed > suppressed.get(entry.name, 0):
-                tell = self._recorder.normal if wanted(entry.message) else self._recorder.warning
+                tell = self._recorder.normal if as_asked(entry.message) else self._recorder.warning
                 tell(written, "Suppressed", f"{entry.name}: {entry.message}")

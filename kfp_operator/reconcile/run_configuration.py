@@ -66,8 +66,8 @@ class DeleteRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRun:
-    """Find out what a run of another configuration produced."""
+class Read:
+    """A run of another configuration, of which the Run for the occurrence takes artifacts."""
 
     occurrence: Occurrence
     run: str
@@ -76,7 +76,14 @@ class ReadRun:
     attempt: int
 
 
-Action = WriteStatus | StartRuns | StopRuns | DeleteRuns | ReadRun
+@dataclass(frozen=True, slots=True)
+class ReadRuns:
+    """Find out what runs of other configurations produced."""
+
+    reads: Sequence[Read]
+
+
+Action = WriteStatus | StartRuns | StopRuns | DeleteRuns | ReadRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +100,26 @@ class _Plan:
 
     entries: dict[str, TriggerStatus]
     starts: list[Start] = field(default_factory=list)
-    other: StopRuns | ReadRun | None = None
-    """What comes before a start."""
+    reads: list[Read] = field(default_factory=list)
+    stop: StopRuns | None = None
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def action(self) -> Action | None:
         """The next step, if there is one."""
-        return StartRuns(tuple(self.starts)) if self.starts else self.other
+        if self.reads:
+            return ReadRuns(tuple(self.reads))
+        return StartRuns(tuple(self.starts)) if self.starts else self.stop
+
+    def add(self, step: Start | Read | StopRuns | None) -> None:
+        """Something is to be done."""
+        match step:
+            case Start():
+                self.starts.append(step)
+            case Read():
+                self.reads.append(step)
+            case StopRuns():
+                self.stop = step
 
     def drop(self, occurrence: Occurrence, message: str) -> None:
         """It starts nothing."""
@@ -187,7 +206,7 @@ def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:
     put_off, policy = refused is not None and s.now < refused.not_before, s.configuration.spec.concurrency_policy
     most = max(BATCH - len(s.known.started), 1) if policy == "Allow" else 1
     for occurrence in _pending(plan.entries.values()):
-        if len(plan.starts) >= most or plan.other is not None or (put_off and policy == "Allow"):
+        if len(plan.starts) + len(plan.reads) >= most or plan.stop is not None or (put_off and policy == "Allow"):
             break  # the others are looked at when that is done
         admission = admit(policy, s.runs, run_name(s, occurrence))
         if admission.verdict is Verdict.SKIP:
@@ -197,12 +216,7 @@ def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:
             plan.wait(occurrence, f"waits: {admission.because}")
         elif not put_off:
             step = _start(s, plan, occurrence, admission.others)
-            if occurrence not in stored:
-                continue
-            if isinstance(step, Start):
-                plan.starts.append(step)
-            else:
-                plan.other = step
+            plan.add(step if occurrence in stored else None)
     if queued:
         chosen = next((o for o in reversed(queued) if o.trigger == MANUAL), queued[-1])
         for occurrence in queued:
@@ -211,10 +225,10 @@ def _plan(s: ConfigurationSituation, looked: Sequence[Looked]) -> _Plan:
     return plan
 
 
-def _start(s: ConfigurationSituation, plan: _Plan, occurrence: Occurrence, others: Sequence[OwnedRun]) -> Start | StopRuns | ReadRun | None:
+def _start(s: ConfigurationSituation, plan: _Plan, occurrence: Occurrence, others: Sequence[OwnedRun]) -> Start | Read | StopRuns | None:
     """The occurrence's Run, or what comes before it; None: it waits for its parameters."""
     if (run := to_read(s, occurrence)) is not None:
-        return ReadRun(occurrence, *run)
+        return Read(occurrence, *run)
     resolution = values(s, occurrence)
     if blocking := resolution.blocking:
         plan.wait(occurrence, waits_for(s, blocking[0]).message)

@@ -45,7 +45,7 @@ def to_read(s: ConfigurationSituation, occurrence: Occurrence) -> tuple[str, str
         return None
     name, uid, attempt = followed_run(occurrence.what)
     latest = other.status.latest_runs.succeeded
-    if latest is not None and (latest.uid, latest.attempt) == (uid, attempt):
+    if not uid or (latest is not None and (latest.uid, latest.attempt) == (uid, attempt)):
         return None
     return f"{other.metadata.namespace}/{name}", uid, attempt
 

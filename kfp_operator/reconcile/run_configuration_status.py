@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from kfp_operator.api import conditions, hashing
+from kfp_operator.api.clip import clip
 from kfp_operator.api.conditions import Wish
 from kfp_operator.api.run_configuration import RunConfigurationStatus, TriggerStatus
 from kfp_operator.api.states import SyncState
@@ -67,7 +68,7 @@ def status_of(
     version = spec.run.pipeline_version
     if not version and s.pipeline is not None:
         version = s.pipeline.status.version
-    return status.model_copy(
+    made = status.model_copy(
         update={
             "synchronization_state": sync,
             "provider": s.pipeline.spec.provider if s.pipeline is not None else spec.run.provider,
@@ -82,6 +83,7 @@ def status_of(
             "next_schedule_time": following,
         }
     )
+    return clip(made)
 
 
 def _conditions(status: RunConfigurationStatus, problem: Problem | None, message: str) -> tuple[SyncState, list[Wish]]:

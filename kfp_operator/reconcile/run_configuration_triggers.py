@@ -73,12 +73,12 @@ def schedule_name(schedule: NamedSchedule) -> str:
 
 
 def followed_run(what: str) -> tuple[str, str, int]:
-    """Name, uid and attempt of the run behind an occurrence of a runConfigurations trigger."""
-    name, uid, attempt = what.split("/")
-    return name, uid, int(attempt)
+    """Name, uid and attempt of the run behind an occurrence of a runConfigurations trigger; no uid when somebody wrote something else."""
+    name, uid, attempt = [*what.split("/"), "", ""][:3]
+    return name, uid, int(attempt) if attempt.isdecimal() else 0
 
 
-def wanted(message: str) -> bool:
+def as_asked(message: str) -> bool:
     """Whether something started nothing because the spec says so, and not because it could not be helped."""
     return message == PASSED_OVER or message.startswith(STARTED_NOTHING)
 

@@ -203,8 +203,9 @@ class Rig:
             case decisions.DeleteRuns(runs):
                 for run in runs:
                     del self.runs[run.name]
-            case decisions.ReadRun():
-                self.known.followed[action.occurrence] = self.produced.get(action.run)
+            case decisions.ReadRuns(reads):
+                for read in reads:
+                    self.known.followed[read.occurrence] = self.produced.get(read.run)
         return action
 
     def _start(self, start: decisions.Start) -> bool:

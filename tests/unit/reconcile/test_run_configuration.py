@@ -297,6 +297,22 @@ def test_a_run_is_made_of_the_template_as_it_is_then() -> None:
     )
 
 
+def test_messages_of_any_length_fit_into_the_status() -> None:
+    name, artifact = "b" * 250, "a" * 250
+    ref = {"name": f"{'n' * 60}/{name}", "outputArtifact": artifact}
+    other = builders.configuration(
+        name, namespace="n" * 60, allowedNamespaces=["team"], run={"artifacts": [{"name": artifact, "path": "a:b"}]}
+    )
+    made = rig(
+        other, run={"parameters": [{"name": "p" * 250, "valueFrom": {"runConfigurationRef": ref}}]}, triggers={"schedules": [EVERY_MINUTE]}
+    )
+    assert made.pass_time(120) == []
+    assert 0 < len(made.entry("schedule/m").message) <= 1024
+    writes = made.writes
+    made.settle()
+    assert made.writes == writes
+
+
 def test_names_that_labels_cannot_hold_are_clipped_there_and_whole_in_annotations() -> None:
     long, other = "nightly-" + "n" * 192, "base-" + "b" * 195
     upstream = builders.configuration(other)
