@@ -6,6 +6,7 @@ A page token holds sort and filter: the next request repeats them or leaves both
 """
 
 import base64
+import heapq
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -165,17 +166,18 @@ def page(rows: Sequence[R], kind: Kind, query: Mapping[str, str]) -> Page:
     field, descending = _order(sort)
     by = kind.column(field, "sort_by")
     key = kind.columns[kind.id]
-    ordered = sorted(found, key=lambda r: (by(r), key(r)), reverse=descending)
-    total = len(ordered)
+    total = len(found)
     if token:
         if kind.id == "run_id" and field in NO_NEXT_PAGE:
             raise invalid(f"cannot sort by field {field!r} on type Run")
         last = (token["Value"], token["Key"])
-        ordered = [r for r in ordered if ((by(r), key(r)) <= last if descending else (by(r), key(r)) >= last)]
+        found = [r for r in found if ((by(r), key(r)) <= last if descending else (by(r), key(r)) >= last)]
+    first = heapq.nlargest if descending else heapq.nsmallest
+    ordered = first(size + 1, found, key=lambda r: (by(r), key(r)))
     more = ""
-    if len(ordered) > size:
-        first = ordered[size]  # the token names the first row of the next page
-        more = base64.urlsafe_b64encode(json.dumps({"Sort": sort, "Value": by(first), "Key": key(first), "Filter": text}).encode()).decode()
+    if len(ordered) > size:  # the token names the first row of the next page
+        following = {"Sort": sort, "Value": by(ordered[size]), "Key": key(ordered[size]), "Filter": text}
+        more = base64.urlsafe_b64encode(json.dumps(following).encode()).decode()
     return Page(ordered[:size], total, more)
 
 
