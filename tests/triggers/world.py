@@ -9,19 +9,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cloudevents.core.v1.event import CloudEvent
-
 from kfp_operator.api.event_trigger import EventsStatus
 from kfp_operator.api.schedule import ConcurrencyPolicy
 from kfp_operator.api.states import RunState
 from kfp_operator.events import envelope
+from kfp_operator.events.inbound import make
 from kfp_operator.events.triggers.causes import Causes
 from kfp_operator.events.triggers.happening import Happening, Position, StreamRole, actor_happening, inbound_happening, run_happening
 from kfp_operator.events.triggers.ledger import Ledger
 from kfp_operator.events.triggers.subscriptions import Occurrence, Subscriber, Subscriptions, subscribe
 from kfp_operator.reconcile.hourly import allowance
 from kfp_operator.reconcile.starting import OwnedRun, Verdict, admit
-from kfp_operator.schemas import Artifact, RunCompletion, RunStatus, V1EventKind, V1EventTrigger, parse_reference
+from kfp_operator.schemas import Artifact, RunCompletion, RunStatus, V1EventKind, V1EventTrigger
 
 BEGIN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAMESPACE = "team"
@@ -84,9 +83,8 @@ def approved(data: RunStatus, kind: str = "run_approved_actor") -> Maker:
 
 def inbound(kind: str, ref: str, id_: str = "1", *, namespace: str = NAMESPACE, source: str = "git", **payload: Any) -> Maker:
     """An event from outside."""
-    attributes = {"id": id_, "source": source, "type": "org.kubeflow.pipelines.event", "specversion": "1.0", "time": BEGIN}
-    event = CloudEvent(attributes, {"ref": ref, "kind": kind, **payload})
-    return lambda position: inbound_happening(event, namespace, V1EventKind(kind), parse_reference(ref), position)
+    event = make(namespace, V1EventKind(kind), ref, payload, source=source, id_=id_, time=BEGIN)
+    return lambda position: inbound_happening(event, position)
 
 
 @dataclass

@@ -5,7 +5,6 @@ succeeded, ran. Final states are taken from the completion, never from the run-s
 comes exactly once, and it knows the artifacts.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,8 @@ from cloudevents.core.v1.event import CloudEvent
 
 from kfp_operator.api.states import RunState
 from kfp_operator.events import binding
-from kfp_operator.schemas import Reference, RefType, RunCompletion, RunStatus, V1EventKind
+from kfp_operator.events.inbound import Inbound, digest
+from kfp_operator.schemas import RefType, RunCompletion, RunStatus, V1EventKind
 from kfp_operator.schemas.kinds import STATUS_PREFIX
 
 StreamRole = Literal["runs", "inbound"]
@@ -111,15 +111,16 @@ def actor_happening(event: CloudEvent, data: RunStatus, kind: V1EventKind, posit
     )
 
 
-def inbound_happening(event: CloudEvent, namespace: str, kind: V1EventKind, reference: Reference, position: Position) -> Happening:
-    """Something happened outside; the reference is that of the event's data, in the namespace it was published for."""
+def inbound_happening(inbound: Inbound, position: Position) -> Happening:
+    """Something happened outside. Its reference is meant in the namespace that it was published for."""
+    reference, kind = inbound.data.reference, inbound.data.kind
     return Happening(
-        targets=(Target(reference.type, namespace, reference.name),),
+        targets=(Target(reference.type, inbound.namespace, reference.name),),
         told=kind,
         kinds=frozenset({kind}),
-        subject=hashlib.sha256(f"{event.get_source()}\0{event.get_id()}".encode()).hexdigest()[:32],
+        subject=digest(inbound.source, inbound.id),
         about=str(reference),
-        event=event,
+        event=inbound.event,
         position=position,
         closes=True,
     )

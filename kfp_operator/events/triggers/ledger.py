@@ -163,8 +163,8 @@ class Ledger:
 
     def _forget(self) -> None:
         while len(self._handled) > MAX_HANDLED:
-            free = [key for key in self._handled if key not in self._pending]
-            del self._handled[next((key for key in free if self._handled[key].ended is not None), free[0])]
+            ended = (key for key, mark in self._handled.items() if mark.ended is not None and key not in self._pending)
+            del self._handled[next(ended, None) or next(key for key in self._handled if key not in self._pending)]
 
     def _pass_over(self, trigger: str, why: str) -> None:
         keys = [key for key, one in self._pending.items() if one.trigger == trigger]

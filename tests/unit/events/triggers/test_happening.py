@@ -2,8 +2,9 @@ import pytest
 
 from kfp_operator.api.states import RunState
 from kfp_operator.events import envelope
+from kfp_operator.events.inbound import make
 from kfp_operator.events.triggers.happening import Position, Target, inbound_happening, reached, run_happening
-from kfp_operator.schemas import RefType, V1EventKind, parse_reference
+from kfp_operator.schemas import RefType, V1EventKind
 from tests.doubles.events import END, UID, completion, status
 
 HERE = Position("runs", "monday", 3)
@@ -85,11 +86,16 @@ def test_a_filter_sees_the_event_in_json_format() -> None:
     assert document["data"]["runName"] == "team-a/penguin-x7k2p"
 
 
+def test_an_event_from_outside_is_for_its_namespace() -> None:
+    happening = inbound_happening(make("team-a", V1EventKind.ALERT_INFO, "{{ alerts.disk }}", {"full": 0.9}, source="a", id_="1"), HERE)
+    assert happening.targets == (Target(RefType.ALERTS, "team-a", "disk"),)
+    assert (happening.kinds, happening.closes) == ({V1EventKind.ALERT_INFO}, True)
+    assert happening.document()["data"] == {"ref": "alerts.disk", "kind": "alert_info", "full": 0.9}
+
+
 def test_events_from_outside_are_told_apart_by_source_and_id() -> None:
     def subject(source: str, id_: str) -> str:
-        event = envelope.build(status())
-        event.get_attributes().update(source=source, id=id_)
-        return inbound_happening(event, "team-a", V1EventKind.ALERT_INFO, parse_reference("alerts.disk"), HERE).subject
+        return inbound_happening(make("team-a", V1EventKind.ALERT_INFO, "alerts.disk", {}, source=source, id_=id_), HERE).subject
 
     assert subject("a", "1") == subject("a", "1")
-    assert len({subject("a", "1"), subject("b", "1"), subject("a", "2"), subject("a1", "")}) == 4
+    assert len({subject("a", "1"), subject("b", "1"), subject("a", "2"), subject("a1", "1")}) == 4

@@ -92,6 +92,7 @@ def test_an_event_from_outside_is_remembered_though_it_was_worked_off(ledger: Le
     ledger.worked_off(inbound(1))
     ledger = Ledger(ledger.status())
     ledger.worked_off(inbound(2))
+    ledger.worked_off(runs(50))
     assert ledger.record(occurrence("x", inbound(3), closed=True)) is Recorded.KNOWN
 
 
