@@ -30,7 +30,13 @@ from tests.waiting import eventually
 T = TypeVar("T")
 NAMES = Names()
 KINDS = Kinds()
-SHORT = {"mlprv": KINDS.provider, "mlp": KINDS.pipeline, "mlr": KINDS.run, "mlrc": KINDS.run_configuration}
+SHORT = {
+    "mlprv": KINDS.provider,
+    "mlp": KINDS.pipeline,
+    "mlexp": KINDS.experiment,
+    "mlr": KINDS.run,
+    "mlrc": KINDS.run_configuration,
+}
 SCENARIO = yaml.safe_load((Path(__file__).parents[2] / "data" / "pipelines" / "scenario.yaml").read_text())
 API_VERSION = NAMES.api_version
 
@@ -280,7 +286,7 @@ class Bench:
         return eventually(there, within, f"Run {name} is released")
 
     def document(self, resource: str, name: str) -> dict[str, Any] | None:
-        """The object of that short name (mlprv, mlp, mlr, mlrc) as the API server has it."""
+        """The object of that short name (a key of `SHORT`) as the API server has it."""
 
         async def read(client: Client) -> dict[str, Any] | None:
             try:

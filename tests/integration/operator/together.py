@@ -84,7 +84,7 @@ def scenario(function: Callable[..., None]) -> Callable[..., None]:
 
 def discard(cluster: Cluster, namespace: str) -> None:
     """Take finalizers off what is left in the namespace, so that it can go: no operator will."""
-    for resource in ("mlr", "mlp", "mlprv"):
+    for resource in ("mlr", "mlp", "mlexp", "mlprv"):
         names = cluster.kubectl("get", resource, "-n", namespace, "-o", "name").stdout.split()
         if names:
             patch = '{"metadata":{"finalizers":null}}'
