@@ -281,7 +281,7 @@ def test_loops_are_told_on_each_of_them(ready: Bench) -> None:
 
 
 def test_a_restart_of_an_idle_operator_writes_nothing(bench: Bench) -> None:
-    operator = bench.operator(leaderElection={"enabled": False}).start().wait_ready()
+    operator = bench.operator(leaderElection={"enabled": False}).start().wait_ready(90)
     bench.prepare()
     bench.apply(configuration(bench, "idle"), follower(bench, "idle-too", "idle"))
     looked_at(bench, "idle", "idle-too")
@@ -291,6 +291,6 @@ def test_a_restart_of_an_idle_operator_writes_nothing(bench: Bench) -> None:
     eventually(lambda: not get(bench, "idle-too").status.active, 20, "all is recorded")
     before = {name: get(bench, name).metadata.resource_version for name in ("idle", "idle-too")}
     assert operator.stop() == 0
-    operator.restart().wait_ready()
+    operator.restart().wait_ready(90)
     eventually(lambda: operator.metric("kfp_operator_reconcile_total", kind="RunConfiguration", result="success") >= 2, 20, "it has looked")
     assert {name: get(bench, name).metadata.resource_version for name in before} == before
