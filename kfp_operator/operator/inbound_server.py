@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -68,6 +68,9 @@ class _Accepted:
     sender: str
     events: Sequence[Inbound]
     ignored: Sequence[str] = field(default_factory=list)
+
+
+_Take = Callable[[web.Request, AsyncExitStack], Awaitable[_Accepted]]
 
 
 class InboundServer:
@@ -150,17 +153,17 @@ class InboundServer:
     async def _hook(self, request: web.Request) -> web.Response:
         return await self._answer(request, "hooks", self._take_delivery)
 
-    async def _take_events(self, request: web.Request) -> _Accepted:
+    async def _take_events(self, request: web.Request, held: AsyncExitStack) -> _Accepted:
         token = self._token(request)
         sender, namespace = f"token {token.name}", _namespace(request, token)
         self._limit(sender, 1, token.events_per_second)
-        async with self._body(request, self._limits.events_body, self._trusted) as body:
-            try:
-                events = http_binding.decode(request.headers.items(), body)
-            except http_binding.UnsupportedMedia as error:
-                raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
-            except EventError as error:
-                raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+        body = await held.enter_async_context(self._body(request, self._limits.events_body, self._trusted))
+        try:
+            events = http_binding.decode(request.headers.items(), body)
+        except http_binding.UnsupportedMedia as error:
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
+        except EventError as error:
+            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
         accepted = []
         for number, event in enumerate(events):
             where = f"event [{number}] of the batch: " if len(events) > 1 else ""
@@ -175,7 +178,7 @@ class InboundServer:
         self._limit(sender, max(0, len(events) - 1), token.events_per_second)
         return _Accepted(sender, accepted)
 
-    async def _take_delivery(self, request: web.Request) -> _Accepted:
+    async def _take_delivery(self, request: web.Request, held: AsyncExitStack) -> _Accepted:
         path = f"/hooks/{request.match_info['namespace']}/{request.match_info['name']}"
         connection = self._senders.connections.get(path)
         if connection is None:
@@ -185,25 +188,27 @@ class InboundServer:
         delivery = Delivery(headers, b"", self._now())
         if not connection.signs_body:
             self._authenticate(connection, delivery, secrets)
-        async with self._body(request, self._limits.hook_body, self._strangers if connection.signs_body else self._trusted) as body:
-            delivery = Delivery(headers, body, delivery.received)
-            if connection.signs_body:
-                self._authenticate(connection, delivery, secrets)
-            self._limit(path, 1, connection.events_per_second)
-            try:
-                reading = connection.events(delivery)
-            except EventError as error:
-                self._count(path, "refused", 1)
-                raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
+        budget = self._strangers if connection.signs_body else self._trusted
+        body = await held.enter_async_context(self._body(request, self._limits.hook_body, budget))
+        delivery = Delivery(headers, body, delivery.received)
+        if connection.signs_body:
+            self._authenticate(connection, delivery, secrets)
+        self._limit(path, 1, connection.events_per_second)
+        try:
+            reading = connection.events(delivery)
+        except EventError as error:
+            self._count(path, "refused", 1)
+            raise Problem(HTTPStatus.BAD_REQUEST, str(error)) from error
         self._count(path, "ignored", len(reading.ignored))
         return _Accepted(path, reading.events, reading.ignored)
 
     # What both need
 
-    async def _answer(self, request: web.Request, route: str, take: Callable[[web.Request], Awaitable[_Accepted]]) -> web.Response:
+    async def _answer(self, request: web.Request, route: str, take: _Take) -> web.Response:
         try:
-            accepted = await take(request)
-            stored = await self._store(accepted)
+            async with AsyncExitStack() as held:
+                accepted = await take(request, held)
+                stored = await self._store(accepted)
             response = _response(HTTPStatus.ACCEPTED, _describe(accepted, stored))
         except Problem as problem:
             document = {"title": problem.status.phrase, "status": int(problem.status), "detail": problem.detail}
@@ -247,7 +252,7 @@ class InboundServer:
 
     @asynccontextmanager
     async def _body(self, request: web.Request, limit: int, budget: Budget) -> AsyncIterator[bytes]:
-        """The body, whose memory counts until the end of the context."""
+        """The body; its memory counts until the end of the context, which is that of what is made of it."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "content-encoding is not supported: send the body as it is", unread=True)
         if (request.content_length or 0) > limit:

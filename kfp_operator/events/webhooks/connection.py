@@ -7,6 +7,7 @@ is the same for all: the source is the path of the webhook, and the namespace th
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ def _reference(text: str) -> str:
     return str(parse_reference(text))
 
 
-class Connection(BaseModel):
+class Connection(BaseModel, ABC):
     """What all types of connections have in common."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
@@ -104,9 +105,9 @@ class Connection(BaseModel):
         return self
 
     @property
+    @abstractmethod
     def kinds(self) -> tuple[V1EventKind, ...]:
         """The kinds of its events."""
-        raise NotImplementedError
 
     @property
     def signs_body(self) -> bool:
@@ -118,13 +119,13 @@ class Connection(BaseModel):
         """Where it calls, which is the source of its events too."""
         return f"/hooks/{self.namespace}/{self.name}"
 
+    @abstractmethod
     def authenticate(self, delivery: Delivery, secrets: Sequence[str]) -> None:
         """Raise NotAuthentic unless who knows one of the secrets sent it. The body counts only if the type signs it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, delivery: Delivery) -> Told:
         """What an authentic delivery tells; EventError when it is not what such a system sends."""
-        raise NotImplementedError
 
     def events(self, delivery: Delivery) -> Reading:
         """The events of an authentic delivery. EventError when nothing in it can be understood; what cannot become an event is ignored."""

@@ -381,8 +381,7 @@ async def test_over_tls_and_with_a_renewed_certificate(tmp_path: Path) -> None:
 
 async def test_a_certificate_that_does_not_match_is_told_and_not_used(tmp_path: Path) -> None:
     async with certified(tmp_path) as (port, authority, tls):
-        assert tls.key_file is not None
-        tls.key_file.write_bytes(authority.issue_cert("127.0.0.1").private_key_pem.bytes())
+        trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(str(tls.cert_file))  # and the key is still the old one
         await eventually_async(lambda: "tls.key" in port.server.checks()["inbound"].text, PROMPTLY, "readiness tells")
         connector = aiohttp.TCPConnector(ssl=trusting(authority))
         async with aiohttp.ClientSession(connector=connector) as client, client.get(f"https://127.0.0.1:{port.server.port}/") as response:
