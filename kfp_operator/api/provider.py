@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from kfp_operator.api.meta import Model, Resource, Status
+from kfp_operator.api.meta import Model, Resource, Status, Time
 from kfp_operator.api.schema import DNS_LABEL, MAX_LABEL, Enforced, immutable, matches
 
 Namespace = Annotated[str, Enforced(max_length=MAX_LABEL, rules=(matches(DNS_LABEL, "must be the name of a namespace, as team-a"),))]
@@ -35,6 +35,11 @@ class ProviderSpec(Model):
 
 class ProviderStatus(Status):
     """Whether the backend can be used."""
+
+    observed_until: Time | None = Field(
+        None,
+        description="Of a Provider that observes runs which others start: completions of all that ended before this time are told.",
+    )
 
 
 class Provider(Resource):

@@ -45,7 +45,8 @@ def text(received: Received) -> str:
     completion = isinstance(data, RunCompletion)
     time = data.run_end_time if isinstance(data, RunCompletion) else data.time
     when = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if time is not None else " " * 20
-    parts = [when, clean(data.run_name), f"{'completion' if completion else 'status':<10}", f"{data.state:<{_STATE_WIDTH}}"]
+    about = data.run_name or f"{data.provider} run {data.run_id}"  # others started it: there is no Run
+    parts = [when, clean(about), f"{'completion' if completion else 'status':<10}", f"{data.state:<{_STATE_WIDTH}}"]
     if data.attempt > 1:
         parts.append(f"attempt {data.attempt}")
     if data.artifacts:

@@ -45,9 +45,9 @@ class Received:
 
 
 def event_id(data: RunEvent) -> str:
-    """``<uid>.<attempt>.completion`` or ``<uid>.<transition>.status``."""
+    """``<uid>.<attempt>.completion`` or ``<uid>.<transition>.status``; a run without a Run object has the backend's id for the uid."""
     if isinstance(data, RunCompletion):
-        return f"{data.run_uid}.{data.attempt}.completion"
+        return f"{data.run_uid or data.run_id}.{data.attempt}.completion"
     return f"{data.run_uid}.{data.transition}.status"
 
 
@@ -58,20 +58,21 @@ def event_type(data: RunEvent) -> str:
 
 def bus_subject(subjects: Subjects, data: RunEvent) -> str:
     """The NATS subject under which the event is stored."""
-    namespace, name = _split(data.run_name)
     if isinstance(data, RunCompletion):
-        return subjects.run_completion(namespace, name, data.run_uid, data.attempt)
+        return subjects.run_completion(*_place(data), data.attempt)
+    namespace, name = _split(data.run_name)
     return subjects.run_status(namespace, name, data.run_uid, data.transition)
 
 
 def documented_subject(subjects: Subjects, data: RunCompletion) -> str:
     """The NATS subject of the copy for plain subscribers."""
-    namespace, name = _split(data.run_name)
-    return subjects.documented(namespace, name, data.run_uid, data.attempt)
+    return subjects.documented(*_place(data), data.attempt)
 
 
 def build(data: RunEvent, *, limit: int = MAX_EVENT_BYTES) -> CloudEvent:
     """The CloudEvent for the data, cut to `limit` bytes in structured mode if need be."""
+    if isinstance(data, RunCompletion) and data.observed:
+        _place(data)
     data = fit(data, limit - _ENVELOPE_BYTES)
     time = data.run_end_time if isinstance(data, RunCompletion) else data.time
     attributes: dict[str, Any] = {
@@ -79,7 +80,7 @@ def build(data: RunEvent, *, limit: int = MAX_EVENT_BYTES) -> CloudEvent:
         "specversion": "1.0",
         "source": _source(data),
         "type": event_type(data),
-        "subject": data.run_name,
+        "subject": _about(data),
         "datacontenttype": binding.JSON_TYPE,
         "dataschema": schemas.dataschema(event_type(data)),
         "status": _status(data),
@@ -111,10 +112,13 @@ def read(event: CloudEvent) -> RunEvent:
     except ValidationError as error:
         raise EventError(f"the data is not that of {event.get_type()}: {_explain(error)}") from error
     _check_state(data)
-    _split(data.run_name)
+    if isinstance(data, RunCompletion):
+        _place(data)
+    else:
+        _split(data.run_name)
     for name, said, meant in (
         ("id", event.get_id(), event_id(data)),
-        ("subject", event.get_subject(), data.run_name),
+        ("subject", event.get_subject(), _about(data)),
         ("source", event.get_source(), _source(data)),
         ("status", event.get_extension("status"), _status(data)),
         ("provider", event.get_extension("provider") or "", data.provider),
@@ -166,7 +170,7 @@ def fit(data: RunEvent, limit: int) -> RunEvent:
         if excess > 0 and hasattr(data, name):
             data = data.model_copy(update={name: _shorten(getattr(data, name), excess)})
     if (size := _size(data)) > limit:
-        raise EventError(f"the event of {data.run_name} takes {size} bytes without artifacts and message; {limit} are allowed")
+        raise EventError(f"the event of {_about(data)} takes {size} bytes without artifacts and message; {limit} are allowed")
     return data
 
 
@@ -189,7 +193,7 @@ def _document(data: RunEvent) -> dict[str, Any]:
         try:
             text = type(data).model_validate(clean).model_dump_json(by_alias=True)
         except PydanticSerializationError as error:
-            raise EventError(f"the event of {data.run_name} cannot be written as JSON: {error}") from error
+            raise EventError(f"the event of {_about(data)} cannot be written as JSON: {error}") from error
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -220,6 +224,26 @@ def _source(data: RunEvent) -> str:
 
 def _status(data: RunEvent) -> str:
     return data.status if isinstance(data, RunCompletion) else data.state
+
+
+def _about(data: RunEvent) -> str:
+    """What the event is about: the Run, or the backend's run where there is no Run."""
+    return data.run_name or data.run_id
+
+
+def _place(data: RunCompletion) -> tuple[str, str, str]:
+    """Namespace, name and uid in a completion's subjects. A run that others started has its Provider's, and the backend's id.
+
+    EventError when it says neither whose it is nor who told of it.
+    """
+    if data.run_name or data.run_uid:
+        return (*_split(data.run_name), data.run_uid)
+    if not data.run_id:
+        raise EventError("neither runName nor runId says what the completion is about")
+    namespace, slash, name = data.provider.partition("/")
+    if not (namespace and slash and name):
+        raise EventError(f"provider is {data.provider!r}, not namespace/name, and there is no runName")
+    return namespace, name, data.run_id
 
 
 def _split(full_name: str) -> tuple[str, str]:

@@ -39,6 +39,7 @@ from kfp_operator.operator.kube_events import EventRecorder
 from kfp_operator.operator.lease import Lease, pod_namespace
 from kfp_operator.operator.metrics import Metrics, Observed
 from kfp_operator.operator.objects import ClusterObjects, ClusterRevisions
+from kfp_operator.operator.observer import Observer
 from kfp_operator.operator.opening import open_provider
 from kfp_operator.operator.outbox import Outbox
 from kfp_operator.operator.owned_runs import OwnedRuns
@@ -134,7 +135,15 @@ class Operator:
         revisions = ClusterRevisions(self.cluster, self.names, guard)
         mode = settings.events.documented_content_mode if settings.events.documented_subject else None
         outbox = Outbox(self.bus, self.subjects, mode=mode, metrics=self.metrics, guard=guard, now=now)
-        self.backends = Backends(self._open, now=now, on_update=self._on_update, on_trouble=self._on_trouble)
+        observer = Observer(
+            store=self.store,
+            objects=objects,
+            outbox=outbox,
+            guard=guard,
+            now=now,
+            artifact_deadline=timedelta(seconds=settings.events.artifact_deadline),
+        )
+        self.backends = Backends(self._open, now=now, on_update=self._on_update, on_trouble=self._on_trouble, observe=observer.observe)
         self.pipelines = PipelineController(
             store=self.store,
             objects=objects,

@@ -7,10 +7,11 @@ the provider unusable: what it cannot watch, it had better not start.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from kfp_operator.api.provider import Provider as ProviderResource
 from kfp_operator.errors import InvalidSpec, Permanent, ProviderError, Retryable
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 Open = Callable[[ProviderResource], Provider]
 """Opens an instance for a resource; InvalidSpec when its spec cannot be used."""
+Observe = Callable[[str, Provider], Coroutine[Any, Any, None]]
+"""Tells of runs that others start at a provider, until cancelled."""
 MAX_BACKOFF = 60.0
 CHECK_TIMEOUT = 30.0
 WATCH_FAILURES = 3
@@ -39,6 +42,7 @@ class Backend:
     generation: int
     provider: Provider
     watcher: asyncio.Task[None] | None = None
+    observing: asyncio.Task[None] | None = None
     watching_since: datetime | None = None
     watch_failures: int = 0
     watch_trouble: str = ""
@@ -56,16 +60,18 @@ class Backends:
         now: Now,
         on_update: Callable[[str], None],
         on_trouble: Callable[[str], None],
+        observe: Observe | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`on_update` is called with a submission id, `on_trouble` with the name of a Provider whose last check no longer holds.
 
-        `pause` waits so many seconds before a watch begins again.
+        `observe` looks after the runs of others beside the watch; `pause` waits so many seconds before a watch begins again.
         """
         self._open = open_
         self._now = now
         self._on_update = on_update
         self._on_trouble = on_trouble
+        self._observe = observe
         self._pause = pause
         self._backends: dict[str, Backend] = {}
         self._checks: dict[str, Check] = {}
@@ -118,6 +124,8 @@ class Backends:
         else:
             if backend.watcher is None:
                 backend.watcher = asyncio.create_task(self._watch(name, backend), name=f"watch {name}")
+                if self._observe is not None:
+                    backend.observing = asyncio.create_task(self._observe(name, backend.provider), name=f"observe {name}")
             result = Check(generation, ok=True, time=self._now()) if self._watched(backend) else self._unwatched(backend)
         self._checks[name] = result
         return result
@@ -134,10 +142,11 @@ class Backends:
         self._checks.pop(name, None)
         if backend is None:
             return
-        if backend.watcher is not None:
-            backend.watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await backend.watcher
+        for task in (backend.watcher, backend.observing):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         try:
             await backend.provider.close()
         except ProviderError as error:

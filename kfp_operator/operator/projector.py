@@ -165,6 +165,9 @@ class Projector:
                 return
             await delivery.term(str(error))
             return
+        if isinstance(data, RunCompletion) and data.observed:
+            await self._pass_on(delivery, data)
+            return
         key = Key.parse("Run", data.run_name)
         if self._store.key_of(data.run_uid) not in (None, key):  # a uid has one name for ever: somebody else made this up
             log.warning("message %d of stream %s is ignored: uid %s is not that of %s", message.sequence, message.stream, data.run_uid, key)
@@ -186,6 +189,17 @@ class Projector:
         buffer = self._buffers.setdefault(event.run_uid, Buffer(Key.parse("Run", event.run_name), refilled=self._timers.time()))
         buffer.events.append(event)
         self._plan(event.run_uid, buffer, 0.0 if isinstance(event, RunCompletion) else self._wait(buffer))
+
+    async def _pass_on(self, delivery: Delivery, event: RunCompletion) -> None:
+        """A completion of a run without a Run object: there is no status, only the copy for plain subscribers."""
+        try:
+            await self._copy([event])
+        except (BusError, LeadershipLost) as error:
+            log.info("the copy of the completion of run %s is stored again: %s", event.run_id, error)
+            await delivery.nak(HOLD)
+            return
+        self._metrics.projected.labels(result="observed").inc()
+        await delivery.ack()
 
     async def _ack_superseded(self, buffer: Buffer, transition: int) -> None:
         held = buffer.held

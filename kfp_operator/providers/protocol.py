@@ -162,10 +162,11 @@ class Observing(Protocol):
     artifacts: Sequence[ArtifactDefinition]
     """Which artifacts their completions tell."""
 
-    def watch(self, since: datetime) -> AsyncIterator[RunUpdate]:
+    def watch(self, since: datetime) -> AsyncIterator[RunUpdate | datetime]:
         """Runs of others that ended at `since` or later, `observed` set, once for each attempt, oldest end first as far as possible.
 
-        Ends only by an exception or by close(). What is told again after it began anew is for the caller to sort out.
+        A time in between says that every end before it has been told: where to begin again. Ends only by an exception or by close().
+        What is told again after it began anew is for the caller to sort out.
         """
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from kfp_operator.api.names import Names, name_in
 from kfp_operator.api.run import Cancellation, Run
 from kfp_operator.api.states import RunState
-from kfp_operator.providers.protocol import RunUpdate, StateChange
+from kfp_operator.providers.protocol import Observed, RunUpdate, StateChange
 from kfp_operator.reconcile.attempts import CurrentSubmission, attempt_of
 from kfp_operator.schemas import Artifact, Cause, RunCompletion, RunStatus, ServingModelArtifact, Span
 
@@ -208,6 +208,37 @@ def completion_of(run: Run, names: Names, told: RunStatus) -> RunCompletion:
     made = completion(run, names, update, current, Collected(tuple(told.artifacts)))
     span = Span(start_time=told.run_start_time, end_time=told.time)
     return made.model_copy(update={"run_start_time": told.run_start_time, "training": span})
+
+
+def observed_completion(provider: str, update: RunUpdate, collected: Collected) -> RunCompletion:
+    """Data of the run-completion event of a run that others started. Names are the backend's own; a Pipeline's is namespace/name."""
+    observed = update.observed or Observed("")
+    start = millis(update.start_time) if update.start_time is not None else None
+    end = millis(update.end_time or update.history[-1].time)
+    return RunCompletion(
+        provider=provider,
+        status="succeeded" if update.state is RunState.SUCCEEDED else "failed",
+        state=update.state.value,
+        pipeline_name=observed.pipeline,
+        pipeline_version=observed.pipeline_version,
+        experiment_name=observed.experiment,
+        run_name="",
+        run_uid="",
+        run_id=update.provider_id,
+        attempt=update.attempt,
+        serving_model_artifacts=list(collected.serving),
+        artifacts=list(collected.artifacts),
+        artifacts_complete=collected.complete,
+        training=Span(
+            start_time=millis(update.training_start) if update.training_start else start,
+            end_time=millis(update.training_end) if update.training_end else end,
+        ),
+        run_start_time=start,
+        run_end_time=end,
+        message="; ".join(filter(None, [update.message, *collected.problems])),
+        failed_task=update.failed_task,
+        url=update.url,
+    )
 
 
 def provider_of(run: Run, names: Names) -> str:

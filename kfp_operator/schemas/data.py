@@ -67,8 +67,8 @@ class RunCompletion(EventData):
     pipeline_name: str = Field(description="The Pipeline, as namespace/name.")
     pipeline_version: str = Field("", description="The Pipeline's version that ran.")
     experiment_name: str = Field("", description="The experiment, or empty.")
-    run_name: str = Field(description="The Run, as namespace/name.")
-    run_uid: str = Field(description="The Run's metadata.uid.")
+    run_name: str = Field(description="The Run, as namespace/name; empty when others started the run and the Provider observes.")
+    run_uid: str = Field(description="The Run's metadata.uid; empty when there is no Run.")
     run_configuration_name: str = Field("", description="The RunConfiguration that made the Run, as namespace/name, or empty.")
     run_id: str = Field("", description="The backend's id of the run; empty when it never got there.")
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
@@ -85,6 +85,11 @@ class RunCompletion(EventData):
     url: str = Field("", description="The backend's page of the run.")
     trigger: Cause = Field(default_factory=Cause, description="What started the Run.")
     truncated: bool = Field(False, description="True when metadata, artifacts or the message were cut to the size limit.")
+
+    @property
+    def observed(self) -> bool:
+        """Whether others started the run, so that there is no Run object; names are the backend's own then."""
+        return not self.run_uid and not self.run_name
 
 
 class RunStatus(EventData):

@@ -37,34 +37,41 @@ class Others:
         self._poll_interval = poll_interval
         self._names = Names(api)
 
-    async def watch(self, since: datetime) -> AsyncIterator[RunUpdate]:
+    async def watch(self, since: datetime) -> AsyncIterator[RunUpdate | datetime]:
         """See `protocol.Observing`."""
         began, read_from = since, since
         active: set[str] = set()
         told: OrderedDict[tuple[str, int], None] = OrderedDict()
+        most_pages = MOST_PAGES
         while True:
             asked = self._clock.now()
             last, pages = None, 0
-            async for page in self._api.runs([_ended(read_from)], sort="finished_at asc", most_pages=MOST_PAGES):
+            async for page in self._api.runs([_ended(read_from)], sort="finished_at asc", most_pages=most_pages):
                 pages += 1
                 for run in page:
                     last = moment(run.get("finished_at")) or last
                     if is_final(run) and mark_of_run(run) is None:
                         async for update in self._ends(run, began, told):
                             yield update
-            if pages == MOST_PAGES and last is not None and last > read_from:
-                read_from = last
+            if pages == most_pages and last is not None:
+                if last > read_from:
+                    read_from = last
+                    yield read_from
+                else:  # so many ended in one second
+                    most_pages *= 2
                 continue
+            most_pages = MOST_PAGES
             read_from = max(began, asked - OVERLAP)
             now_active = await self._active()
             for run_id in sorted(active - now_active):
                 found = await self._api.run(run_id)
                 if found is not None and is_final(found):
-                    async for update in self._ends(found, began, told):
+                    async for update in self._ends(found, began, told, late=True):
                         yield update
                 elif found is not None:
                     now_active.add(run_id)
             active = now_active
+            yield read_from
             await self._clock.sleep(self._poll_interval)
 
     async def _active(self) -> set[str]:
@@ -73,12 +80,17 @@ class Others:
             found |= {str(run["run_id"]) for run in page if run.get("run_id") and mark_of_run(run) is None}
         return found
 
-    async def _ends(self, run: Document, began: datetime, told: OrderedDict[tuple[str, int], None]) -> AsyncIterator[RunUpdate]:
-        """The attempts that ended since observing began and were not told."""
-        for update in await self._reader.read_all(run):
+    async def _ends(
+        self, run: Document, began: datetime, told: OrderedDict[tuple[str, int], None], *, late: bool = False
+    ) -> AsyncIterator[RunUpdate]:
+        """The attempts that ended since observing began and were not told. `late`: the last one was seen active since."""
+        updates = await self._reader.read_all(run)
+        for update in updates:
             key = (update.submission_id, update.attempt)
             ended = update.end_time
-            if not update.state.completes or ended is None or ended < began.replace(microsecond=0) or key in told:
+            if not update.state.completes or ended is None or key in told:
+                continue
+            if ended < began.replace(microsecond=0) and not (late and update is updates[-1]):
                 continue
             yield replace(update, observed=await self._names.of(run))
             told[key] = None

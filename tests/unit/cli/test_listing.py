@@ -29,6 +29,11 @@ def test_a_run_that_never_ran_has_no_time() -> None:
     assert line.split() == ["team-a/penguin-x7k2p", "completion", "stopped"]
 
 
+def test_a_run_without_a_run_object_is_named_by_its_backend() -> None:
+    line = text(received(completion(run_name="", run_uid="", artifacts=[])))
+    assert line == "2026-01-02T03:14:15Z  mlops/kfp run 0b9c  completion  succeeded"
+
+
 @pytest.mark.parametrize(("message", "shown"), [("a\nb", "a b"), ("\x1b[2Jgone", "[2Jgone"), ("x" * 300, "x" * 199 + "…")])
 def test_a_message_stays_on_its_line(message: str, shown: str) -> None:
     assert text(received(status(message=message))).endswith(f"  {shown}")

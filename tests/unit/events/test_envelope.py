@@ -271,3 +271,42 @@ def test_times_keep_milliseconds_in_envelope_and_data() -> None:
     moment = datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
     event = build(completion(run_end_time=moment))
     assert event.get_time() == moment.replace(microsecond=123000)
+
+
+# Runs that others started
+
+OBSERVED: dict[str, Any] = {"run_name": "", "run_uid": ""}
+
+
+def test_a_completion_without_a_run_is_stored_under_its_provider_and_the_backends_id() -> None:
+    data = completion(**OBSERVED, attempt=2)
+    assert data.observed
+    assert not completion().observed
+    assert bus_subject(SUBJECTS, data) == "events.run-completion.mlops.kfp.0b9c.2"
+    assert documented_subject(SUBJECTS, data) == "events.documented.mlops.kfp.0b9c.2"
+    document = json.loads(encode(build(data)).body)
+    assert (document["id"], document["subject"], document["source"]) == ("0b9c.2.completion", "0b9c", "mlops/kfp")
+    assert (document["data"]["runName"], document["data"]["runUid"], document["data"]["runId"]) == ("", "", "0b9c")
+    assert receive(SUBJECTS, stored(data)).data == data
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"run_id": ""}, "neither runName nor runId"),
+        ({"provider": ""}, "provider is '', not namespace/name"),
+        ({"provider": "kfp"}, "provider is 'kfp', not namespace/name"),
+    ],
+)
+def test_a_completion_without_a_run_says_whose_it_is(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(EventError, match=told):
+        bus_subject(SUBJECTS, completion(**OBSERVED, **changes))
+    with pytest.raises(EventError, match=told):
+        read(build(completion(**OBSERVED, **changes)))
+
+
+def test_a_completion_without_a_run_cannot_pass_for_one_of_a_run() -> None:
+    with pytest.raises(EventError, match="belongs on"):
+        receive(SUBJECTS, stored(completion(**OBSERVED), bus_subject(SUBJECTS, completion())))
+    with pytest.raises(EventError, match="runName is ''"):
+        read(build(status(run_name="", run_uid="")))

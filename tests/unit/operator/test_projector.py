@@ -7,6 +7,7 @@ from typing import Any
 from kfp_operator.api.run import Run
 from kfp_operator.errors import ClusterUnavailable
 from kfp_operator.events import publisher
+from kfp_operator.events.binding import ContentMode
 from kfp_operator.events.bus import Delivery
 from kfp_operator.operator.metrics import Metrics
 from kfp_operator.operator.outbox import Outbox
@@ -36,13 +37,13 @@ class SlowApi(SimulatedApi):
 class Desk:
     """A projector with its surroundings, and one Run that is bound."""
 
-    def __init__(self, record: Record = unrecorded) -> None:
+    def __init__(self, record: Record = unrecorded, *, mode: ContentMode | None = None) -> None:
         self.bus, self.api, self.store = MemoryBus(), SlowApi(), Store(builders.NAMES)
         self.api.create(builders.run(bound=True))
         [self.key] = self.api.runs
         self.store.put(self.run)
-        metrics = Metrics()
-        outbox = Outbox(self.bus, self.bus.subjects, mode=None, metrics=metrics, guard=lambda: None, now=lambda: builders.NOW)
+        self.metrics = metrics = Metrics()
+        outbox = Outbox(self.bus, self.bus.subjects, mode=mode, metrics=metrics, guard=lambda: None, now=lambda: builders.NOW)
         self.projector = Projector(
             subjects=self.bus.subjects,
             store=self.store,
@@ -110,6 +111,39 @@ def test_a_completion_that_arrives_while_the_status_before_it_is_written_is_not_
         desk.api.go.set()
         await until(lambda: desk.run.status.completion_state == "Succeeded", within=1)
         assert desk.projector.pending == 0
+
+    run(main())
+
+
+def observed() -> RunCompletion:
+    """A completion of a run that others started."""
+    return completion().model_copy(update={"run_name": "", "run_uid": ""})
+
+
+def test_a_completion_without_a_run_object_is_copied_counted_and_acknowledged() -> None:
+    async def main() -> None:
+        desk = Desk(mode="compatible")
+        await desk.arrive(observed())
+        assert [m.subject for m in desk.bus.messages("events.documented.>")] == ["events.documented.mlops.local.r-1.1"]
+        assert desk.metrics.projected.labels(result="observed")._value.get() == 1
+        assert not desk.api.asked.is_set()
+        desk.bus.advance(60)
+        assert desk.bus.poll(desk.bus.subjects.stream("runs"), DURABLE) is None, "it was delivered again"
+
+    run(main())
+
+
+def test_a_completion_without_a_run_object_comes_again_while_its_copy_cannot_be_stored() -> None:
+    async def main() -> None:
+        desk = Desk(mode="compatible")
+        desk.bus.fail("publish", after=1)
+        await desk.arrive(observed())
+        assert desk.bus.messages("events.documented.>") == []
+        desk.bus.advance(60)
+        again = desk.bus.poll(desk.bus.subjects.stream("runs"), DURABLE)
+        assert again is not None
+        await desk.projector.accept(again)
+        assert len(desk.bus.messages("events.documented.>")) == 1
 
     run(main())
 
