@@ -219,3 +219,21 @@ class Rig:
             self.manifests.append(dict(start.manifest))
             self.runs[start.name] = OwnedRun(start.name, f"uid-{start.name}", self.now)
         return True
+
+
+EVERY_MINUTE = {"name": "m", "cronExpression": "* * * * *"}
+UPSTREAM = builders.configuration("base", run={"artifacts": [{"name": "model", "path": "trainer:model"}]})
+OTHER = "runConfiguration/team/base"
+MODEL = {"name": "model", "valueFrom": {"runConfigurationRef": {"name": "base", "outputArtifact": "model"}}}
+OPTIONAL = {"name": "model", "valueFrom": {"runConfigurationRef": {"name": "base", "outputArtifact": "model", "optional": True}}}
+
+
+def rig(*others: Any, run: dict[str, Any] | None = None, status: dict[str, Any] | None = None, **spec: Any) -> Rig:
+    """A configuration that has been looked at once."""
+    made = Rig(builders.configuration(run=run, status=status, **spec), *others)
+    assert made.settle() == []
+    return made
+
+
+def following(*others: Any, **spec: Any) -> Rig:
+    return rig(*(others or (UPSTREAM,)), triggers={"runConfigurations": ["base"]}, **spec)
