@@ -9,14 +9,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
+from pydantic import ValidationError
 
 from kfp_operator.api.crd import crds
 from kfp_operator.api.names import DEFAULT_GROUP
+from kfp_operator.api.provider import Provider
 from kfp_operator.cli.report import Finding, fail, ok, warn
 from kfp_operator.cli.target import Target
 from kfp_operator.errors import ClusterError, ClusterUnavailable, Forbidden, NotFound
 from kfp_operator.operator.lease import pod_namespace
-from kfp_operator.operator.permissions import Permission, Scope, permissions
+from kfp_operator.operator.permissions import Permission, Scope, of_provider, permissions
 from kfp_operator.operator.resources import CUSTOM_RESOURCE_DEFINITIONS, SELF_SUBJECT_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS, Resource
 from kfp_operator.settings import Settings
 
@@ -44,6 +46,8 @@ async def check_cluster(target: Target, settings: Settings) -> AsyncGenerator[Fi
     for wanted in crds(settings.api_group):
         yield await _check_crd(target, wanted)
     yield await _check_permissions(target, settings)
+    async for finding in _check_providers(target, settings):
+        yield finding
 
 
 async def _check_clock(target: Target) -> Finding:
@@ -198,6 +202,33 @@ async def _check_permissions(target: Target, settings: Settings) -> Finding:
     return ok("permissions", f"{user} may do all of the {len(asked)} things that the operator does")
 
 
+async def _check_providers(target: Target, settings: Settings) -> AsyncGenerator[Finding]:
+    """What Providers need beside the rest; nothing is told of those that need nothing."""
+    try:
+        namespaces = settings.provider_namespaces or settings.namespaces or [""]
+        found = [Provider.parse(body) for each in namespaces async for body in target.cluster.list(target.kinds.provider, each)]
+    except (ClusterError, ValidationError):
+        return  # told above: no CRD, no right, or CRDs of another version
+    for provider in found:
+        needed = of_provider(provider)
+        asked = [(permission, verb, namespace) for permission, namespace in needed for verb in permission.verbs]
+        what = f"Provider {provider.metadata.full_name}"
+        try:
+            answers = await asyncio.gather(*(_allowed(target, *question) for question in asked))
+        except ClusterError as error:
+            yield warn(what, f"the API server does not tell what is allowed: {error}")
+            continue
+        refused = [question for question, answer in zip(asked, answers, strict=True) if not answer]
+        required = [question for question in refused if question[0].required]
+        if required:
+            yield fail(what, f"this user may not {_describe(required)}", "grant it there: docs/providers.md says how")
+        elif refused:
+            why = "; ".join(dict.fromkeys(permission.why for permission, _, _ in refused))
+            yield warn(what, f"this user may not {_describe(refused)}: the server is asked instead, which is slower, and nobody can {why}")
+        elif asked:
+            yield ok(what, "what its type needs is allowed")
+
+
 def _namespaces(permission: Permission, settings: Settings, own: str) -> Sequence[str]:
     """Namespaces to ask about; "" stands for all of them. `own`: the namespace of the credentials."""
     match permission.scope:
@@ -205,7 +236,7 @@ def _namespaces(permission: Permission, settings: Settings, own: str) -> Sequenc
             return sorted({*settings.namespaces, *settings.provider_namespaces}) if settings.namespaces else [""]
         case Scope.LEASE:
             return [settings.leader_election.namespace or pod_namespace(own)]
-        case Scope.CLUSTER:
+        case Scope.CLUSTER | Scope.PROVIDER:
             return [""]
 
 

@@ -84,7 +84,7 @@ class ClusterSecrets:
 def _refused(error: ClusterError, namespace: str) -> Permanent | Retryable:
     where = f"namespace {namespace}" if namespace else "all namespaces"
     if isinstance(error, Forbidden):
-        return Permanent(f"the operator may not get, list and watch {WORKFLOWS.title} in {where}: {error}", reason="WorkflowsForbidden")
+        return Permanent(f"the operator may not list and watch {WORKFLOWS.title} in {where}: {error}", reason="WorkflowsForbidden")
     if isinstance(error, NotFound):
         return Permanent(f"there are no {WORKFLOWS.title} in this cluster: {error}", reason="WorkflowsMissing")
     after = error.after if isinstance(error, ClusterUnavailable) else None

@@ -2,6 +2,7 @@
 
 A verb that is missing here is a defect that shows in clusters where the operator has only these rights; a verb too many is a right
 that every installation gives away. Of the core group, nothing but ConfigMaps that Pipelines name is read, and Events are written.
+What a Provider needs that only some have is asked for where it is (`of_provider`).
 """
 
 from collections.abc import Iterable
@@ -9,8 +10,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import ValidationError
+
 from kfp_operator.api.names import GO_GROUP
-from kfp_operator.operator.resources import CONFIG_MAPS, CONTROLLER_REVISIONS, CUSTOM_RESOURCE_DEFINITIONS, EVENTS, LEASES, Kinds, Resource
+from kfp_operator.api.provider import Provider
+from kfp_operator.operator.resources import (
+    CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    EVENTS,
+    LEASES,
+    SECRETS,
+    WORKFLOWS,
+    Kinds,
+    Resource,
+)
+from kfp_operator.providers.kubeflow.parameters import KubeflowParameters
 
 
 class Scope(StrEnum):
@@ -22,6 +37,8 @@ class Scope(StrEnum):
     """In the namespace of the leader's Lease."""
     CLUSTER = "cluster"
     """For objects without a namespace."""
+    PROVIDER = "provider"
+    """In a namespace that a Provider names, see `of_provider`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,25 @@ def permissions(kinds: Kinds, *, leader_election: bool = True) -> tuple[Permissi
         *((lease,) if leader_election else ()),
         Permission(CUSTOM_RESOURCE_DEFINITIONS, ("get",), "compare the CRDs with this version", scope=Scope.CLUSTER, required=False),
     )
+
+
+def of_provider(provider: Provider) -> tuple[tuple[Permission, str], ...]:
+    """What the type of a Provider needs beside the rest, and in which namespace: a right that only those give away who use it."""
+    if provider.spec.type != "kubeflow":
+        return ()
+    try:
+        parameters = KubeflowParameters.model_validate(provider.spec.parameters)
+    except ValidationError:
+        return ()
+    needed: list[tuple[Permission, str]] = []
+    if parameters.watch == "Workflows" or parameters.service is not None:
+        why = "notice changes at once, say why a step failed, tell a lost submission from one that arrived"
+        workflows = Permission(WORKFLOWS, ("list", "watch"), why, scope=Scope.PROVIDER, required=False)
+        needed.append((workflows, parameters.workflow_namespace))
+    if parameters.authentication.header is not None or parameters.ca_secret_key_ref is not None:
+        secrets = Permission(SECRETS, ("get",), "read what spec.parameters names", scope=Scope.PROVIDER)
+        needed.append((secrets, provider.metadata.namespace))
+    return tuple(needed)
 
 
 def rules(needed: Iterable[Permission]) -> list[dict[str, Any]]:

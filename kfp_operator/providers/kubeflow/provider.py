@@ -268,6 +268,6 @@ class KubeflowProvider:
         except Permanent as error:
             raise Permanent(
                 f"spec.parameters.watch: Workflows in namespace {self._workflows.namespace} cannot be watched: {error}; "
-                "grant get, list and watch on workflows.argoproj.io there, or set watch: Poll",
+                "grant list and watch on workflows.argoproj.io there, or set watch: Poll",
                 reason="WorkflowsForbidden",
             ) from error

@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 
-from kfp_operator.operator.permissions import Permission, Scope, permissions, rules
+from kfp_operator.api.provider import Provider
+from kfp_operator.operator.permissions import Permission, Scope, of_provider, permissions, rules
 from kfp_operator.operator.resources import LEASES, Kinds
+from tests import builders
 
 NEEDED = permissions(Kinds())
 
@@ -46,3 +50,37 @@ def test_run_schedules_are_changed_only_where_the_go_operator_holds_them() -> No
 
     assert "patch" not in verbs("kfp-operator.dev")
     assert "patch" in verbs("pipelines.kubeflow.org")
+
+
+def provider(**parameters: Any) -> Provider:
+    document = {"type": "kubeflow", "parameters": {"endpoint": "http://ml-pipeline.kubeflow:8888", **parameters}}
+    return builders.provider(spec=document).resource
+
+
+def asked(**parameters: Any) -> set[tuple[str, tuple[str, ...], str, bool]]:
+    return {(p.title, p.verbs, namespace, p.required) for p, namespace in of_provider(provider(**parameters))}
+
+
+WORKFLOWS = ("workflows.argoproj.io", ("list", "watch"), "kubeflow", False)
+HEADER = {"header": {"secretKeyRef": {"name": "kfp", "key": "token"}}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "needed"),
+    [
+        ({}, {WORKFLOWS}),
+        ({"watch": "Poll"}, {WORKFLOWS}),
+        ({"namespace": "team-a"}, {(*WORKFLOWS[:2], "team-a", False)}),
+        ({"endpoint": "https://kfp.example.org"}, set()),
+        ({"endpoint": "https://kfp.example.org", "watch": "Workflows"}, {WORKFLOWS}),
+        ({"authentication": HEADER}, {WORKFLOWS, ("secrets", ("get",), "mlops", True)}),
+        ({"caSecretKeyRef": {"name": "ca", "key": "ca.crt"}}, {WORKFLOWS, ("secrets", ("get",), "mlops", True)}),
+        ({"nonsense": 1}, set()),
+    ],
+)
+def test_a_provider_needs_rights_of_its_own_only_for_what_it_names(parameters: dict[str, Any], needed: set[Any]) -> None:
+    assert asked(**parameters) == needed
+
+
+def test_a_provider_of_another_type_needs_none() -> None:
+    assert of_provider(builders.provider().resource) == ()

@@ -205,7 +205,7 @@ async def test_workflows_that_may_not_be_watched_are_replaced_by_polling() -> No
     async with KfpApi(Options(seconds=0.1)) as kfp:
         workflows = SeenWorkflows(kfp, forbidden="no right")
         async with provider_of(kfp, workflows=workflows, pollIntervalSeconds=1, watch="Workflows") as provider:
-            with pytest.raises(Permanent, match=r"grant get, list and watch on workflows\.argoproj\.io there, or set watch: Poll"):
+            with pytest.raises(Permanent, match=r"grant list and watch on workflows\.argoproj\.io there, or set watch: Poll"):
                 await provider.check()
             async with watching(provider) as told:
                 await provider.submit_run(what := submission())
