@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kfp_operator.api.crd import crds
+from kfp_operator.api.crd import KINDS, crds
 from kfp_operator.cli.exits import ExitCode
 from kfp_operator.events.streams import Streams
 from kfp_operator.events.subjects import Subjects
@@ -98,7 +98,7 @@ def test_all_is_well_for_an_administrator_with_streams(shell: Shell, nats: NatsS
     for expected in (
         "API server",
         "clocks",
-        "kind Run (runs.kfp-operator.dev) is current",
+        *(f"kind {kind.name} ({kind.plural}.kfp-operator.dev) is current" for kind in KINDS),
         "permissions",
         "nats-server 2.",
         "JetStream",
@@ -200,9 +200,7 @@ def test_missing_crds_are_named_with_the_command_that_installs_them(shell: Shell
     result = shell.run("doctor", "--nats", nats.url, env={"KFPOP_API_GROUP": group})
     assert result.exit_code == ExitCode.FAILED
     failed = findings(result.stdout, "FAIL")
-    assert [f"kind {kind} is not installed" in line for kind, line in zip(("Provider", "Pipeline", "Run"), failed, strict=True)] == [
-        True
-    ] * 3
+    assert all(f"kind {kind.name} is not installed" in line for kind, line in zip(KINDS, failed, strict=True))
     assert all(f"kfp-operator crds --api-group {group} | kubectl apply --server-side --force-conflicts -f -" in line for line in failed)
 
 
