@@ -51,6 +51,13 @@ class OwnedRuns:
         self._keep(run)
         return run, created
 
+    async def look(self, namespace: str, name: str) -> None:
+        """Learn whether there is a Run of that name after the answer to its creation was lost. Raises ClusterError but for NotFound."""
+        with suppress(NotFound):
+            found = await self._objects.get(Key("Run", namespace, name))
+            if isinstance(found, Run):
+                self._keep(found)
+
     async def stop(self, namespace: str, run: OwnedRun) -> None:
         """Cancel the Run; fine when it is gone."""
         try:

@@ -23,7 +23,9 @@ BREATH = 0.1
 """Seconds until a schedule that has more to do is looked at again."""
 MAX_BACKOFF = 60.0
 PRUNE_AGAIN = 300.0
-"""Seconds after which Runs beyond the history limits are deleted again when the API server refused."""
+"""Seconds after which Runs beyond the history limits are deleted again when the API server refused that."""
+UNANSWERED_AGAIN = 10.0
+"""Seconds after which they are when it did not answer."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,10 @@ class Desk:
     generation: int = 0
     refused: Refused | None = None
     prune_after: datetime | None = None
+    unsure: bool = False
+    """No answer came to a write of the status: it is to be read before anything else is decided."""
+    unsure_of: str = ""
+    """Name of a Run of which is not known whether it was created: no answer came."""
 
 
 class RunScheduleController:
@@ -62,7 +68,12 @@ class RunScheduleController:
             desk = self._desks[key] = Desk(schedule.metadata.uid)
         if desk.generation != schedule.metadata.generation:  # what was edited is tried at once
             desk.generation, desk.refused = schedule.metadata.generation, None
+        await self._make_sure(key, desk)
         for _ in range(STEPS):
+            found = self._store.get(key)
+            if not isinstance(found, RunSchedule) or found.metadata.uid != desk.uid:
+                return 0
+            schedule = found
             decision = decisions.decide_run_schedule(self._situation(schedule, desk))
             if decision.action is None:
                 return decision.again
@@ -71,11 +82,19 @@ class RunScheduleController:
                 await self._act(schedule, desk, decision.action)
             except (Conflict, NotFound):
                 await self._refresh(key)
-            found = self._store.get(key)
-            if not isinstance(found, RunSchedule) or found.metadata.uid != desk.uid:
-                return 0
-            schedule = found
+            except ClusterUnavailable:
+                desk.unsure = True
+                raise
         return BREATH
+
+    async def _make_sure(self, key: Key, desk: Desk) -> None:
+        """Learn what became of writes without an answer: no watch need have reported it yet."""
+        if desk.unsure:
+            await self._refresh(key)
+            desk.unsure = False
+        if desk.unsure_of:
+            await self._runs.look(key.namespace, desk.unsure_of)
+            desk.unsure_of = ""
 
     def _situation(self, schedule: RunSchedule, desk: Desk) -> ScheduleSituation:
         return ScheduleSituation(
@@ -114,6 +133,8 @@ class RunScheduleController:
                     for run in runs:
                         await self._runs.delete(schedule.metadata.namespace, run)
                     desk.prune_after = None
+                except ClusterUnavailable:
+                    desk.prune_after = self._now() + timedelta(seconds=UNANSWERED_AGAIN)
                 except ClusterError as error:
                     desk.prune_after = self._now() + timedelta(seconds=PRUNE_AGAIN)
                     self._recorder.warning(schedule, "HistoryKept", f"Runs beyond the history limits cannot be deleted: {error}")
@@ -122,6 +143,7 @@ class RunScheduleController:
         try:
             _, created = await self._runs.start(schedule, action.manifest)
         except ClusterError as error:
+            desk.unsure_of = action.name if isinstance(error, ClusterUnavailable) else ""
             self._put_off(schedule, desk, error, f"the Run for {decisions.tick_text(action.tick)} cannot be created")
             return
         fault_point("run-created")

@@ -187,6 +187,8 @@ class World:
         self.api = Api(self.fate)
         self.notes = Notes()
         self.deaths = 0
+        self.overlap = 0
+        """The most Runs that were active at once and not asked to stop, as far as somebody looked."""
         self.again: float | None = None
         self.process = Process(self.api, self.notes)
         self.apply(expression, **spec)
