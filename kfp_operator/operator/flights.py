@@ -86,8 +86,9 @@ class Flights:
 
     def reopened(self, run: SettledRun) -> bool:
         """Whether the backend has gone on with the run of a settled Run."""
-        submission = self._reopened.get(run.uid)
-        if submission is None:
+        flight = self._flights.get(run.uid)  # its release may have been seen before its answer came
+        submission = self._reopened.get(run.uid) or (flight.submission if flight is not None else "")
+        if not submission:
             return False
         backend = self._backends.get(run.provider)
         update = backend.latest.get(submission) if backend is not None else None

@@ -80,6 +80,14 @@ def test_a_reopened_run_of_a_settled_run_is_found() -> None:
     assert not flights.reopened(settled_of(store))
 
 
+def test_a_run_that_is_reopened_while_its_release_has_no_answer_yet_is_found() -> None:
+    flights, reports, store = rig()
+    flights.follow(flights.enter("uid-1"), RUN, "uid-1", "mlops/local", b.NOW)
+    reports.tell(submission_id("uid-1", 1), "running", attempt=2)
+    assert flights.owner(submission_id("uid-1", 1)) == RUN
+    assert flights.reopened(settled_of(store))
+
+
 def test_the_last_submission_counts_and_the_attempts_before_it() -> None:
     flights, reports, _ = rig(attempt=3, submission=2, firstAttempt=2)
     reports.tell(submission_id("uid-1", 1), "running", attempt=9)

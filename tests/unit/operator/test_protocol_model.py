@@ -6,7 +6,7 @@ random schedules with deaths between any two calls.
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,6 +31,8 @@ EVERYTHING = range(25)
 FAULTS = range(20)
 AGAIN = range(25, 29)
 """What runs meet that are tried again or re-opened, and those that wait for a value."""
+LIVELY = [*range(8), *range(8), *range(8), 8, 9, 10, 11, 14, 25, 25, 26, 26, 27, 28, 28]
+"""Fewer faults, so that runs get far."""
 SPECS: Sequence[Mapping[str, Any]] = (
     {"retries": 2},
     {"retries": 1, "activeDeadlineSeconds": 60},
@@ -245,7 +247,7 @@ def test_nothing_is_lost_doubled_or_stuck_whatever_happens(steps: list[Step]) ->
 
 
 def test_random_schedules_with_deaths_end_right() -> None:
-    assert run_schedules(range(60)) > 40
+    assert run_schedules(range(60))["deaths"] > 40
 
 
 def test_schedules_that_once_went_wrong_end_right() -> None:
@@ -255,24 +257,49 @@ def test_schedules_that_once_went_wrong_end_right() -> None:
 
 
 def test_random_schedules_with_retries_reopens_and_values_to_wait_for_end_right() -> None:
-    assert run_schedules(range(60), [*FAULTS, *AGAIN, *AGAIN], SPECS) > 40
+    met = run_schedules(range(25), LIVELY, SPECS, length=250)
+    assert met["deaths"] > 200
+    assert met["tried again"] > 20
+    assert met["completed more than once"] > 2
+    assert met["re-opened, and tried again"] > 5
+    assert met["resolved"] > 15
+
+
+def test_schedules_of_retries_and_reopens_that_once_went_wrong_end_right() -> None:
+    """0: a re-open that an earlier process told was taken for a restore; 375: it came before the answer to the release of its Run."""
+    for seed in (0, 375):
+        run_schedules(range(seed, seed + 1), LIVELY, SPECS, length=250)
 
 
 def test_random_schedules_with_lost_streams_noise_and_interrupted_leadership_end_right() -> None:
-    assert run_schedules(range(60), EVERYTHING) > 30
+    assert run_schedules(range(60), EVERYTHING)["deaths"] > 30
 
 
-def run_schedules(seeds: range, kinds: Sequence[int] = FAULTS, specs: Sequence[Mapping[str, Any]] = ()) -> int:
-    """Live through the schedules of these seeds, of these kinds of steps; how often the operator died."""
-    deaths = 0
+def test_retries_and_reopens_survive_lost_streams_noise_and_interrupted_leadership() -> None:
+    met = run_schedules(range(20), [*LIVELY, *EVERYTHING], SPECS, length=250)
+    assert met["tried again"] > 2
+
+
+def run_schedules(
+    seeds: range, kinds: Sequence[int] = FAULTS, specs: Sequence[Mapping[str, Any]] = (), *, length: int = 150
+) -> Counter[str]:
+    """Live through the schedules of these seeds, of so many steps of these kinds; how often what happened."""
+    met: Counter[str] = Counter()
     for seed in seeds:
         chance = random.Random(seed)
-        steps = [(kinds[chance.randrange(len(kinds))], chance.randrange(1000)) for _ in range(150)]
+        steps = [(kinds[chance.randrange(len(kinds))], chance.randrange(1000)) for _ in range(length)]
         try:
-            deaths += asyncio.run(live(steps, restored=20 in kinds, specs=specs)).deaths
+            world = asyncio.run(live(steps, restored=20 in kinds, specs=specs))
         except AssertionError as error:
             raise AssertionError(f"schedule of seed {seed}: {error}") from error
-    return deaths
+        met["deaths"] += world.deaths
+        for uid, told in events(world, "events.run-completion.>").items():
+            last = max((e for e in told if isinstance(e, RunCompletion)), key=lambda e: e.attempt)
+            met["completed more than once"] += len(told) > 1
+            met["tried again"] += len(submissions(world, int(uid.removeprefix("uid-")))) > 1
+            met["re-opened, and tried again"] += last.attempt > last.submission > 1
+        met["resolved"] += sum(bool(run.status.resolved) for run in world.api.runs.values())
+    return met
 
 
 def test_a_quiet_run_takes_three_status_writes() -> None:
