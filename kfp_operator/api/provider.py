@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from kfp_operator.api.meta import Model, Resource, Status, Time
-from kfp_operator.api.schema import DNS_LABEL, MAX_LABEL, Enforced, immutable, matches
+from kfp_operator.api.schema import DNS_LABEL, MAX_LABEL, Enforced, Rule, matches
 
 Namespace = Annotated[str, Enforced(max_length=MAX_LABEL, rules=(matches(DNS_LABEL, "must be the name of a namespace, as team-a"),))]
 
@@ -13,7 +13,13 @@ Namespace = Annotated[str, Enforced(max_length=MAX_LABEL, rules=(matches(DNS_LAB
 class ProviderSpec(Model):
     """Which backend, how to reach it, and who may use it."""
 
-    rules = (immutable("type", "spec.type of a Provider cannot be changed: create another Provider and let Pipelines and Runs name it"),)
+    rules = (
+        Rule(  # one of the Go operator has no type, and gets one by being applied anew
+            "!has(oldSelf.type) || self.type == oldSelf.type",
+            "spec.type of a Provider cannot be changed: create another Provider and let Pipelines and Runs name it",
+            ".type",
+        ),
+    )
 
     type: Annotated[
         str, Enforced(min_length=1, max_length=MAX_LABEL, rules=(matches(DNS_LABEL, "must be the name of a provider type, as local"),))

@@ -37,7 +37,18 @@ def manifest(kind: str, name: str) -> dict[str, Any]:
 
 
 def leave_behind(cluster: Cluster, namespace: str) -> None:
-    """Make the objects of `STATUSES` as the Go operator leaves them."""
+    """Make the objects of `STATUSES` as the Go operator leaves them, and the Provider that they name."""
+    cluster.kubectl("create", "namespace", "kfp-system")
+    provider = {
+        "serviceImage": "registry.example.org/provider-kfp:v1",
+        "serviceAccount": "kfp-operator-kfp-service-account",
+        "pipelineRootStorage": "gs://flowers",
+        "executionMode": "none",
+        "parameters": {"kfpNamespace": "kubeflow"},
+        "frameworks": [{"name": "kfpsdk", "image": "registry.example.org/compiler:v1", "patches": [{"type": "json", "payload": "[]"}]}],
+    }
+    body = {"apiVersion": f"{GO_GROUP}/v1beta1", "kind": "Provider", "metadata": {"name": "kfp"}, "spec": provider}
+    cluster.apply(body, namespace="kfp-system")
     for left in STATUSES:
         body = manifest(left["kind"], left["name"])
         body["metadata"] |= {"finalizers": left["finalizers"], "namespace": namespace}

@@ -64,8 +64,7 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         with operator:
             operator.wait_ready()
             there = Site(made, namespace, operator)
-            made.kubectl("create", "namespace", "kfp-system")
-            provider = {"type": "local", "allowedNamespaces": [namespace]}
+            provider = {"type": "local", "pipelineRootStorage": "", "allowedNamespaces": [namespace]}
             made.apply(
                 {"apiVersion": NAMES.api_version, "kind": "Provider", "metadata": {"name": "kfp"}, "spec": provider}, namespace="kfp-system"
             )
