@@ -123,22 +123,6 @@ def test_runs_keep_their_version_while_their_pipeline_is_edited_and_old_versions
 
 @pytest.mark.usefixtures("controller_manager")
 @scenario
-def test_runs_of_a_deleted_pipeline_go_on_to_their_end(bench: Bench) -> None:
-    gate = Gate(bench, "deleted")
-    lane(bench, "deleted", maxActiveRuns=1)
-    bench.apply(gated(bench, "survivor", gate, pipeline="deleted"))
-    bench.wait("survivor", "running")
-    bench.apply(gated(bench, "queued-survivor", gate, pipeline="deleted"))
-    bench.wait("queued-survivor", "queued")
-    bench.delete("mlp", "deleted")
-    bench.gone("mlp", "deleted")
-    eventually(lambda: not revisions(bench, "deleted"), 20, "its versions are garbage-collected")
-    gate.open()
-    all_ended_well(bench, dict.fromkeys(("survivor", "queued-survivor"), "succeeded"), quiet=False)
-
-
-@pytest.mark.usefixtures("controller_manager")
-@scenario
 def test_a_pipeline_deleted_and_applied_anew_at_once_keeps_its_version(bench: Bench) -> None:
     for _ in range(3):
         bench.apply(bench.pipeline("anew"))
@@ -173,28 +157,6 @@ def test_a_run_deleted_while_it_waits_vanishes_without_an_event(bench: Bench) ->
 
 
 @scenario
-def test_runs_deleted_while_running_and_queued_are_stopped_told_and_replaced(bench: Bench) -> None:
-    lane(bench, "narrow", maxActiveRuns=1)
-    bench.apply(bench.run("under-way", "hang", pipeline="narrow"))
-    running = bench.wait("under-way", "running")
-    bench.apply(bench.run("in-line", "hang", pipeline="narrow"))
-    queued = bench.wait("in-line", "queued")
-    bench.delete("mlr", "in-line")
-    bench.gone("mlr", "in-line")
-    assert states(bench, queued.metadata.uid) == ["queued", "stopped"]
-    bench.delete("mlr", "under-way")
-    bench.gone("mlr", "under-way")
-    bench.apply(bench.run("under-way"), bench.run("in-line"))
-    again = all_ended_well(bench, dict.fromkeys(("under-way", "in-line"), "succeeded"), quiet=False)
-    assert {run.metadata.uid for run, _ in again.values()}.isdisjoint({running.metadata.uid, queued.metadata.uid})
-    for run in (running, queued):
-        (told,) = completions(bench, run.metadata.uid)
-        assert (told["state"], told["status"], told["runId"]) == ("stopped", "failed", run.status.provider_id)
-        assert told["message"] == "stopped because the Run was deleted"
-        assert not processes(run_folder(bench, run, "narrow"))
-
-
-@scenario
 def test_a_run_deleted_as_it_ends_is_told_as_succeeded(bench: Bench) -> None:
     gate = Gate(bench, "finishing")
     bench.apply(gated(bench, "finishing", gate))
@@ -207,21 +169,6 @@ def test_a_run_deleted_as_it_ends_is_told_as_succeeded(bench: Bench) -> None:
     (told,) = completions(bench, old.metadata.uid)
     assert told["state"] == "succeeded"
     assert states(bench, old.metadata.uid)[-1] == "succeeded"
-
-
-@scenario
-def test_an_orphaned_run_goes_on_at_the_backend_and_is_not_told_any_more(bench: Bench) -> None:
-    gate = Gate(bench, "orphan")
-    bench.apply(gated(bench, "orphan", gate, deletionPolicy="Orphan"))
-    run = bench.wait("orphan", "running")
-    bench.delete("mlr", "orphan")
-    bench.gone("mlr", "orphan")
-    folder = run_folder(bench, run)
-    assert processes(folder)
-    gate.open()
-    result = eventually(lambda: (folder / "result.json").exists() and json.loads((folder / "result.json").read_text()), 20, "it ends")
-    assert result["state"] == "succeeded"
-    assert not completions(bench, run.metadata.uid)
 
 
 @scenario
