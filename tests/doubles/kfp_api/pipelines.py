@@ -77,7 +77,7 @@ class Pipelines:
             raise UploadRefusal(409, "Failed to create a pipeline and a pipeline version", problem)
         if len(name) > LONGEST_VERSION:
             raise UploadRefusal(500, "Failed to create a pipeline and a pipeline version", "Data too long for column 'Name' at row 1")
-        now, shown = service.rows.now(), query.get("display_name") or name
+        now, shown = service.rows.now(), self._shown(query.get("display_name", ""), name)
         row = Pipeline(service.rows.new_id(), name, shown, now, namespace, query.get("description", ""), tags)
         first = Version(service.rows.new_id(), row.id, name, shown, now, spec, query.get("description", ""), {})
         service.rows.pipelines[row.id], service.rows.versions[first.id] = row, first
@@ -99,10 +99,14 @@ class Pipelines:
         self._check_name(name, "PipelineVersion")
         if any(v.name == name for v in self._beside(pipeline)):
             raise UploadRefusal(409, "Failed to create a pipeline version", f"Already exist error: The name {name} already exists")
-        shown = query.get("display_name") or name
+        shown = self._shown(query.get("display_name", ""), name)
         row = Version(service.rows.new_id(), pipeline.id, name, shown, service.rows.now(), spec, query.get("description", ""), tags)
         service.rows.versions[row.id] = row
         return answer(self._version(row))
+
+    def _shown(self, given: str, name: str) -> str:
+        """The display name; older servers have one name for both."""
+        return given if given and self._service.options.split_names else name
 
     def _beside(self, pipeline: Pipeline) -> Iterable[Version]:
         """Versions whose names must differ: before 2.17 a custom resource was named after the version alone."""
@@ -155,7 +159,8 @@ class Pipelines:
 
     async def create(self, request: web.Request) -> web.Response:
         """A pipeline without versions."""
-        given = await body(request, (*PIPELINE_FIELDS, "tags") if self._service.options.tags else PIPELINE_FIELDS)
+        known = [field for field in PIPELINE_FIELDS if field != "name" or self._service.options.split_names]
+        given = await body(request, [*known, "tags"] if self._service.options.tags else known)
         namespace = self._namespace(str(given.get("namespace", "")))
         if given.get("namespace"):
             self._service.gate.check(request, namespace, "pipelines", "create")

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.doubles.kfp_api.artifact_api import ArtifactApi
 from tests.doubles.kfp_api.experiments import Experiments, RecurringRuns
-from tests.doubles.kfp_api.failures import PlainRefusal, Refusal, UploadRefusal, answer
+from tests.doubles.kfp_api.failures import PlainRefusal, Refusal, UploadRefusal, answer, internal
 from tests.doubles.kfp_api.faults import Fault, Faults
 from tests.doubles.kfp_api.launcher import Launcher
 from tests.doubles.kfp_api.outcomes import Outcome, Rule
@@ -177,6 +177,8 @@ class KfpApi:
     async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
         await self.catch_up()
         try:
+            if not self.service.database and not request.path.endswith("/healthz"):
+                raise internal("dial tcp 10.0.0.1:3306: connect: connection refused").within("Failed to start transaction")
             answered: web.StreamResponse = await handler(request)
         except (Refusal, UploadRefusal, PlainRefusal) as refusal:
             return refusal.answer()

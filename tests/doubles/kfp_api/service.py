@@ -118,6 +118,8 @@ class Service:
         self.workflows = workflows or MemoryWorkflows()
         self.wedged = 0
         """Uploads that never end."""
+        self.database = True
+        """Whether the server's database answers: its health does not depend on it."""
         self._now = now
         operations = KUBERNETES_OPERATIONS if options.kubernetes_store else OPERATIONS
         named = "name" if options.split_names else "display_name"

@@ -26,6 +26,9 @@ async def test_a_server_has_what_its_version_brought(version: str, split: bool, 
         assert (health["tag_name"], "pipeline_store" in health) == (version, store)
         made = (await s.upload(name="two-step", display_name="Two", tags='{"a":"b"}')).body
         assert ("name" in made, "tags" in made) == (split, tags)
+        assert made["display_name"] == ("Two" if split else "two-step")
+        named = await s.ask("POST", "/pipelines", {"name": "another", "display_name": "Another"})
+        assert named.status == (200 if split else 400)
         path = f"/pipelines/{made['pipeline_id']}"
         assert (await s.ask("PATCH", path, {"display_name": "x"})).status == (200 if tags else 501)
         assert (await s.ask("DELETE", path, cascade="true")).status == (200 if split else 400)

@@ -70,6 +70,13 @@ async def test_the_latest_version_of_two_in_one_second_may_be_the_first() -> Non
         assert run["pipeline_version_reference"]["pipeline_version_id"] == first
 
 
+async def test_a_version_is_found_under_any_pipeline() -> None:
+    async with site() as s:
+        first, second = await s.pipeline("one"), await s.pipeline("two")
+        found = await s.ask("GET", f"/pipelines/{second['pipeline_id']}/versions/{first['pipeline_version_id']}")
+        assert (found.status, found.body["pipeline_id"]) == (200, first["pipeline_id"])
+
+
 async def test_a_run_without_a_phase_has_no_state() -> None:
     async with site() as s:
         s.kfp.outcome(Outcome(unseen=5, seconds=5))

@@ -219,6 +219,15 @@ async def test_an_unknown_member_is_400_without_details() -> None:
         assert answer.body["message"].endswith('unknown field "foo"')
 
 
+async def test_without_its_database_the_server_is_healthy_and_of_no_use() -> None:
+    async with site() as s:
+        s.kfp.service.database = False
+        same(await s.ask("GET", "/healthz"), 200, recorded.HEALTH)
+        same(await s.ask("GET", "/runs"), 500, gateway(13, "..connection refused", "Internal Server Error"))
+        s.kfp.service.database = True
+        assert (await s.ask("GET", "/runs")).status == 200
+
+
 async def test_a_termination_and_what_cannot_be_terminated() -> None:
     async with site() as s:
         await s.run(RUN_ID, await s.pipeline())
