@@ -173,25 +173,28 @@ def posted(bench: Bench, count: int) -> None:
 
 
 @pytest.mark.parametrize("backend", ["kubeflow"])
+@pytest.mark.parametrize("killed", ["", "reopened", "completion-published:2"], ids=["never", "as it begins", "as it ends"])
 @scenario
-def test_a_run_that_is_tried_again_in_the_ui_gets_another_attempt_and_another_completion(bench: Bench, backend: str) -> None:
-    bench.operator().start().wait_ready()
-    bench.prepare(parameters=bench.backend.spec()["parameters"] | {"watch": "Poll"})
-    bench.apply(bench.run("active", "hang"))  # while nothing is, the server is asked once in a minute
-    server(bench).outcome(Outcome(fails_in="act", then=Outcome(seconds=3)), name="*/it", times=1)
+def test_a_run_that_is_tried_again_in_the_ui_gets_another_attempt_and_another_completion(bench: Bench, backend: str, killed: str) -> None:
+    operator = bench.operator(fault=killed, leaderElection={"enabled": False}).start()
+    bench.prepare()
+    server(bench).outcome(Outcome(fails_in="act", then=Outcome(seconds=2)), times=1)
     bench.apply(bench.run("it"))
-    run, _ = ended_well(bench, "it", "failed", quiet=False)
+    run, first = ended_well(bench, "it", "failed")
     server(bench).retry(run.status.provider_id)
-    reader = Reader(bench.nats.url)
-    eventually(lambda: len(reader.completions(run.metadata.full_name)) == 2, 30, "the second end is told")
-    first, second = reader.completions(run.metadata.full_name)
-    assert [(d["attempt"], d["state"], d["runId"]) for d in (first, second)] == [
-        (1, "failed", run.status.provider_id),
-        (2, "succeeded", run.status.provider_id),
-    ]
+    if killed:
+        assert operator.wait_end() == -signal.SIGKILL
+        operator.restart()
     again = bench.wait("it", "succeeded")
     assert (again.status.attempt, again.status.completion_state) == (2, "Succeeded")
     bench.released("it")
+    reader = Reader(bench.nats.url)
+    eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+    told = reader.completions(run.metadata.full_name)
+    assert told[0] == first
+    assert [(d["attempt"], d["state"]) for d in told] == [(1, "failed"), (2, "succeeded")]
+    assert {d["runId"] for d in told} == {run.status.provider_id}
+    assert [e["data"] for e in reader.events("documented")] == told
 
 
 @pytest.mark.parametrize("backend", ["kubeflow"])
