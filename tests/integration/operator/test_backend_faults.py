@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.ports import free_port
 from tests.doubles.kfp_api.outcomes import Outcome
 from tests.doubles.kfp_api.process import KfpApiProcess
 from tests.integration.operator.backends import KubeflowBackend
@@ -108,6 +109,34 @@ def test_a_provider_whose_server_is_away_says_so_and_runs_wait_until_it_is_back(
         assert server(bench).url in said
         assert not starts(bench)
     ended_well(bench, "waits", "succeeded")
+
+
+@pytest.mark.parametrize("backend", ["kubeflow"])
+@pytest.mark.parametrize("member", ["endpoint", "metadataEndpoint"])
+@scenario
+def test_a_provider_edited_to_a_wrong_address_and_back_loses_nothing(bench: Bench, backend: str, member: str) -> None:
+    bench.operator().start().wait_ready()
+    bench.prepare()
+    document, gate = waiting(bench, "it")
+    bench.apply(document)
+    bench.wait("it", "running")
+    right = bench.backend.spec()["parameters"]
+    nowhere = f"127.0.0.1:{free_port()}"
+    wrong = {"endpoint": f"http://{nowhere}", "metadataEndpoint": nowhere}[member]
+    bench.apply(bench.provider(parameters=right | {member: wrong}))
+    says = eventually(lambda: unready(bench, backend), 20, "the Provider is not ready")
+    assert nowhere in says
+    gate.touch()
+    eventually(lambda: bench.backend.results(bench.folder) == 1, 20, "the run ends at the server")
+    bench.apply(bench.provider(parameters=right))
+    _, told = ended_well(bench, "it", "succeeded")
+    assert [a["name"] for a in told["artifacts"]] == ["model"]
+
+
+def unready(bench: Bench, name: str) -> str:
+    """The message of a Provider that is not ready; "": it is."""
+    found = bench.condition("mlprv", name, "Ready")
+    return found["message"] if found is not None and found["status"] == "False" else ""
 
 
 # Answers that are lost
