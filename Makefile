@@ -44,7 +44,7 @@ test: setup test-bed ## Run all tests (ARGS: for pytest; KUBECONFIG=...: use tha
 	@$(BIN)/python -m pytest $(IN_TWO) $(ARGS)
 
 test-unit: setup ## Run the tests that need nothing but Python
-	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit tests/triggers $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/unit tests/triggers $(ARGS)
 
 test-integration: setup test-bed ## Run the tests on a real API server and a real NATS server
 	@$(BIN)/python -m pytest $(IN_TWO) tests/integration $(ARGS)

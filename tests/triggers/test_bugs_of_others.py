@@ -132,6 +132,7 @@ def test_an_occurrence_says_what_matched_whatever_came_after() -> None:
     assert [(run.occurrence.kind, run.occurrence.position.sequence) for run in configuration.made] == [(V1EventKind.RUN_STATUS_RUNNING, 1)]
 
 
+@pytest.mark.slow
 def test_an_event_costs_what_it_matches_however_many_triggers_there_are() -> None:
     """dagster 19224, 9444: falls behind under load."""
 

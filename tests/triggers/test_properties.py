@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def made(configuration: Configuration) -> list[tuple[str, str]]:
     return sorted((run.occurrence.trigger, run.occurrence.subject) for run in configuration.made)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
 def test_kills_restarts_and_second_deliveries_change_nothing(data: st.DataObject) -> None:
@@ -133,6 +135,7 @@ def test_kills_restarts_and_second_deliveries_change_nothing(data: st.DataObject
         assert configuration.status.pending == []
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.data())
 def test_the_order_of_events_changes_nothing(data: st.DataObject) -> None:
@@ -149,6 +152,7 @@ def test_the_order_of_events_changes_nothing(data: st.DataObject) -> None:
         assert made(configuration) == sorted(expected(configuration, events))
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.data())
 def test_the_index_finds_what_looking_at_all_triggers_finds(data: st.DataObject) -> None:
@@ -177,6 +181,7 @@ MANY = subscribe(
 )[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 2 * MAX_HANDLED), st.sampled_from(["running", "warning", "completion"])), max_size=60),

@@ -119,6 +119,7 @@ def test_secrets_stand_on_lines_of_their_own() -> None:
         ("long-enough-to-be-one\nshort", "secrets/x: secret 2 is shorter"),
         ("whsec_!!!!!!!!!!!!!!", "secrets/x: secret 1: what follows whsec_ is not base64"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_secret_that_is_no_good_is_refused_without_being_told(text: str, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -250,6 +250,7 @@ async def an_hour(watch: str, known: int, ends: int = 0) -> tuple[Counter[tuple[
         return asked, taken_over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", ["Poll", "Workflows"])
 def test_an_hour_costs_what_its_active_runs_cost_whatever_has_finished(watch: str) -> None:
     few, many = simulate(an_hour(watch, 0)), simulate(an_hour(watch, 10_000))

@@ -175,6 +175,7 @@ def test_a_leader_that_was_paused_for_longer_than_the_lease_may_not_act_and_lear
     run(main())
 
 
+@pytest.mark.slow
 def test_two_processes_are_never_both_allowed_to_act_whatever_fails() -> None:
     async def main(seed: int) -> None:
         chance, server = random.Random(seed), LeaseServer()

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,6 +243,7 @@ def test_the_runs_that_are_started_depend_only_on_what_happened(steps: list[Step
     asyncio.run(live(steps, operators))
 
 
+@pytest.mark.slow
 def test_random_schedules_with_deaths_and_several_operators_end_right() -> None:
     deaths = started = 0
     for seed in range(24):
@@ -280,6 +282,7 @@ def end_one(world: World) -> None:
             return
 
 
+@pytest.mark.slow
 def test_with_a_policy_never_two_are_active_and_every_occurrence_is_started_or_counted() -> None:
     for seed in range(18):
         policy = ("Forbid", "Replace", "QueueLatest")[seed % 3]

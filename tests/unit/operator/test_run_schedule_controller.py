@@ -95,6 +95,7 @@ async def test_a_new_schedule_starts_nothing_for_the_time_before_it() -> None:
 # Time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Havana"])
 async def test_three_years_of_nights_are_run_once_each_over_all_changes_of_clocks(zone: str) -> None:
     world = World("30 2 * * *", timeZone=zone, successfulRunsHistoryLimit=1)

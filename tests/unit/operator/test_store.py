@@ -237,6 +237,7 @@ def test_an_object_that_is_not_of_its_kind_is_refused_when_read() -> None:
         read("Run", {"metadata": {"name": "x", "namespace": "y"}, "spec": {}}, NAMES)
 
 
+@pytest.mark.slow
 def test_ten_thousand_settled_runs_take_less_than_ten_megabytes_and_active_ones_less_than_forty() -> None:
     history = [{"state": state, "time": "2026-03-01T12:00:00.000000Z"} for state in ("queued", "starting", "running")]
     conditions = [{**COMPLETED[0], "type": kind} for kind in ("Ready", "Synchronized", "Succeeded", "Completed")]

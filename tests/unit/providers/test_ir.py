@@ -335,6 +335,7 @@ KEYS = st.sampled_from(
 DOCUMENTS = st.recursive(JSON, lambda inner: st.dictionaries(KEYS, inner, max_size=4), max_leaves=12)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, DOCUMENTS, max_size=5))
 def test_no_document_raises_anything_but_invalid_spec(document: dict[str, Any]) -> None:
     for part in (document, {**SPEC, **document}):

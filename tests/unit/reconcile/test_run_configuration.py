@@ -1,5 +1,7 @@
 """What becomes of what happened: parameters, policies, limits, refusals, and what is lost."""
 
+import pytest
+
 from kfp_operator.api.states import RunState
 from kfp_operator.reconcile import run_configuration_manual as manual
 from tests import builders
@@ -176,6 +178,7 @@ def test_a_quota_that_refuses_runs_delays_and_loses_none() -> None:
     assert made.entry(OTHER).pending == []
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_that_wait_are_counted_and_not_kept() -> None:
     made = following()
     made.refuse = "exceeded quota"

@@ -147,6 +147,7 @@ def test_the_seconds_around_each_change_of_clocks_are_those_of_a_brute_force_sea
         assert ticks(expression, zone, after, until) == oracle(expression, zone, after, until)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC"])
 @pytest.mark.parametrize("expression", ["30 2 * * *", "*/20 */5 * * *", "0 0 29 2 *", "0 0 31 * *", "0 6 13 * FRI", "0 6 * 3-11/4 *"])
 def test_a_leap_year_of_ticks_is_that_of_a_brute_force_search(expression: str, zone: str) -> None:
@@ -165,6 +166,7 @@ def field(low: int, high: int) -> st.SearchStrategy[str]:
 EXPRESSION = st.tuples(field(0, 59), field(0, 23), st.just("*"), st.just("*"), field(0, 6)).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(EXPRESSION, st.sampled_from(ZONES), st.integers(0, 1), st.integers(0, 30 * 60))
 def test_any_expression_begun_at_any_minute_near_a_change_agrees_with_brute_force(
@@ -296,6 +298,7 @@ def test_what_cannot_be_is_refused_and_names_the_field_and_what_can(wrong: dict[
     assert says in str(raised.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789*/,-#?LW@ABNJMOSU² \t\0é", max_size=40), st.text(max_size=12))
 def test_no_text_makes_anything_but_a_schedule_or_a_refusal(expression: str, zone: str) -> None:
@@ -371,6 +374,7 @@ def test_after_a_month_of_seconds_the_latest_hundred_are_made_up_for_and_the_res
     assert (found.missed, found.missed_text, found.until) == (MOST, "more than 100", now)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["*/7 * * * * *", "* * * * *", "30 2 * * *", "*/10 2 * * *", "0 0 1 * *"]),

@@ -159,6 +159,7 @@ def test_whoever_sends_it_is_known_before_the_body_is_read() -> None:
 values = st.recursive(st.none() | st.integers() | st.text(max_size=10), lambda c: st.lists(c) | st.dictionaries(st.text(), c), max_leaves=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(st.sampled_from(["status", "labels", "annotations", "startsAt", "endsAt", "fingerprint", "generatorURL"]), values))
 def test_an_alert_with_anything_in_it_is_an_event_or_ignored(change: dict[str, Any]) -> None:

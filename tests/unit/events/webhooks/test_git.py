@@ -224,6 +224,7 @@ json_values = st.recursive(
 MEMBERS = ["ref", "before", "after", "repository", "head_commit", "commits", "pusher", "project", "total_commits_count", "object_kind"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.dictionaries(st.sampled_from(MEMBERS), json_values, max_size=4))
 def test_a_push_with_anything_in_it_becomes_an_event_or_an_error(changes: dict[str, Any]) -> None:

@@ -60,6 +60,7 @@ def test_what_may_lead_to_several_values_or_is_no_path_is_refused(path: str) -> 
         parse_path(path)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(max_size=40), st.recursive(st.none() | st.integers(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
 def test_any_text_is_a_path_or_refused(text: str, document: Any) -> None:

@@ -265,6 +265,7 @@ def finished(kfp: KfpApi, count: int, *, ours: bool = True) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [0, 10_000])
 @BOTH
 async def test_an_hour_with_ten_active_runs_costs_the_same_whatever_has_finished(watch: str, known: int) -> None:
