@@ -92,7 +92,7 @@ def test_a_token_is_known_by_its_hash_alone() -> None:
         ("[" * 5000, "senders.yaml is not YAML"),
         ("a: 2026-13-32", "senders.yaml is not YAML"),
     ],
-    ids=str,
+    ids=lambda text: text[:40],
 )
 def test_what_is_wrong_with_the_file_is_told_with_its_place(text: str, told: str) -> None:
     message = refused(text)
