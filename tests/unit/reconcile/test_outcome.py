@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from kfp_operator.api.names import labelled
+from kfp_operator.api.states import RunState
 from kfp_operator.reconcile import outcome
 from kfp_operator.reconcile.attempts import FIRST
 from kfp_operator.schemas import Cause
@@ -74,3 +75,12 @@ def test_an_attempt_that_was_reopened_began_no_earlier_than_its_first_state() ->
     """Some backends go on telling when the run began first."""
     assert outcome.begun(b.update("running", attempt=2, seconds=60, start_time=b.at(0))) == b.at(60)
     assert outcome.begun(b.update("queued", "running", start_time=b.at(0.5))) == b.at(0.5)
+
+
+def test_nothing_is_told_of_an_attempt_after_its_end() -> None:
+    """An earlier process told another time, or a state that the backend's history does not hold."""
+    report = b.update("queued", "running", "failed")
+    assert outcome.unpublished(b.run(), report, {(1, RunState.FAILED, b.at(90))}) == []
+    assert outcome.unpublished(b.run(), report, {(1, RunState.STOPPED, b.at(2))}) == []
+    later = outcome.unpublished(b.run(), b.update("running", attempt=2), {(1, RunState.FAILED, b.at(2))})
+    assert [change.state for change in later] == [RunState.RUNNING]

@@ -200,6 +200,13 @@ def test_what_was_told_as_the_end_stands_though_the_mark_that_explained_it_is_go
     assert done.event.state == "failed"
 
 
+def test_a_run_whose_end_may_have_been_told_does_not_vanish_when_it_is_deleted() -> None:
+    """The answer to the event that told it was lost: it is sent again, and its completion after it."""
+    subject = b.run(spec={"cancel": True}, bound=True, deleted=0)
+    assert decide(b.situation(subject, known=b.knows(absent_since=b.NOW))).action == a.Release(), "nothing was told"
+    assert event_of(decide(b.situation(subject, known=b.knows(absent_since=b.NOW, telling=True)))).state == "stopped"
+
+
 # Parameters from other configurations
 
 
