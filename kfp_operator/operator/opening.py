@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kfp_operator.api.provider import Provider as ProviderResource
+from kfp_operator.errors import InvalidSpec
 from kfp_operator.operator.client import Cluster
 from kfp_operator.operator.cluster_ports import ClusterSecrets, ClusterWorkflows
 from kfp_operator.providers import registry
@@ -24,10 +25,17 @@ def open_provider(
 
     `cluster`: where it may look at Workflows and Secrets; `looked_until`: when an operator last looked after the backend.
     """
-    spec = resource.spec
+    spec, namespace = resource.spec, resource.metadata.namespace
+    if settings.provider_namespaces and namespace not in settings.provider_namespaces:
+        used = ", ".join(settings.provider_namespaces)
+        raise InvalidSpec(
+            f"Providers in {namespace} are not used: the operator's setting providerNamespaces has only {used}",
+            field="metadata.namespace",
+            reason="ProviderNamespaceNotUsed",
+        )
     provider_type = registry.find(spec.type, enabled=settings.providers.enabled, in_cluster=bool(os.environ.get("KUBERNETES_SERVICE_HOST")))
     config = ProviderConfig(
-        namespace=resource.metadata.namespace,
+        namespace=namespace,
         name=resource.metadata.name,
         parameters=registry.parse_parameters(provider_type, spec.parameters),
         pipeline_root=spec.pipeline_root_storage,
@@ -35,6 +43,6 @@ def open_provider(
         state_dir=state_dir_of(resource, settings),
         looked_until=looked_until,
         workflows=ClusterWorkflows(cluster) if cluster is not None else None,
-        secrets=ClusterSecrets(cluster, resource.metadata.namespace) if cluster is not None else None,
+        secrets=ClusterSecrets(cluster, namespace) if cluster is not None else None,
     )
     return provider_type.open(config)
