@@ -60,9 +60,14 @@ class Client:
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, for good."""
+        self._closed = True
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -137,7 +142,7 @@ class Client:
                 return response.status, answer, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             if isinstance(error, aiohttp.ClientSSLError):
-                await self.close()  # the next one reads the authorities anew
+                await self._hang_up()  # the next one reads the authorities anew
             raise self._no_answer(what, error, sent=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._no_answer(what, error, sent=True, total=total) from error
@@ -158,6 +163,8 @@ class Client:
 
     async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:
+            if self._closed:
+                raise NoAnswer("the Provider was edited or deleted while this was asked", sent=False)
             if self._session is None:
                 self._session = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=await self._tls()),

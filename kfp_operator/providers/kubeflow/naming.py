@@ -16,17 +16,20 @@ LONGEST = 127
 """Characters of the name of a pipeline, a version and an experiment (128 for some, in some versions)."""
 LONGEST_RUN = 255
 """Characters of a run's display name: the server starts the Workflow of a longer one, and only then fails."""
-_ROOM = 110
-"""A name up to this length is used as it is. Shortened ones are longer than that, so that the two kinds never meet."""
+LONGEST_DESCRIPTION = 255
+"""Characters of a description that every version stores. Of a run's the same is true as of its name."""
 _DIGITS = 16
+_PROVIDER, _RUN, _PIPELINE = 64, 70, 180
+"""Characters of names in descriptions."""
 
 _MARK = re.compile(
-    r"\[kfp-operator (?P<provider>[^\]\s]+)\] run (?P<id>\S+) of Run (?P<run>[^\s/]+/\S+) \(uid (?P<uid>\S+), attempt (?P<attempt>[0-9]+)\)"
+    r"\[kfp-operator (?P<provider>[^\]\s]+)\] run (?P<id>\S+) of Run (?P<run>\S+) \(uid (?P<uid>\S+), attempt (?P<attempt>[0-9]+)\)"
 )
 
 
-def _fit(text: str, longest: int = LONGEST, room: int = _ROOM) -> str:
-    if len(text) <= room:
+def _fit(text: str, longest: int = LONGEST) -> str:
+    """The text, or a beginning of it and a digest. Shortened texts are longer than any that is not, so that the two never meet."""
+    if len(text) <= longest - _DIGITS - 1:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
     head = text[: longest - _DIGITS - 1]
@@ -55,34 +58,43 @@ def experiment_name(namespace: str, name: str) -> str:
 def run_name(namespace: str, name: str, attempt: int) -> str:
     """The run's display name, for people."""
     text = f"{namespace}/{name}" + (f" (attempt {attempt})" if attempt > 1 else "")
-    return _fit(text, LONGEST_RUN, LONGEST_RUN - _DIGITS - 2)
+    return _fit(text, LONGEST_RUN)
 
 
 def pipeline_description(namespace: str, name: str) -> str:
     """By which a pipeline is known as ours."""
-    return f"Pipeline {namespace}/{name}, kept by kfp-operator"
+    return f"Pipeline {_owner(namespace, name)}, kept by kfp-operator"
+
+
+def _owner(namespace: str, name: str) -> str:
+    return _fit(f"{namespace}/{name}", _PIPELINE)
 
 
 def described_pipeline(description: str) -> str:
-    """The Pipeline, as namespace/name, that a description tells; "": the pipeline is not ours."""
+    """The Pipeline, as namespace/name (a very long one shortened), that a description tells; "": the pipeline is not ours."""
     found = re.fullmatch(r"Pipeline ([^/\s]+/\S+), kept by kfp-operator", description)
     return found[1] if found is not None else ""
 
 
 def version_description(namespace: str, name: str, version: str) -> str:
     """By which a version is known as ours, and as which."""
-    return f"Version {version} of Pipeline {namespace}/{name}, kept by kfp-operator"
+    return f"Version {version} of {pipeline_description(namespace, name)}"
 
 
-def described_version(namespace: str, name: str, description: str) -> str | None:
-    """The version that a description tells; None: the version is not ours."""
+def described_version(pipeline: str, description: str) -> str | None:
+    """The version that a description tells, of a pipeline with the description `pipeline`; None: the version is not ours."""
     found = re.fullmatch(r"Version (\S+) of (Pipeline \S+, kept by kfp-operator)", description)
-    return found[1] if found is not None and found[2] == pipeline_description(namespace, name) else None
+    return found[1] if found is not None and found[2] == pipeline else None
+
+
+def description(text: str) -> str:
+    """A user's description, as far as it fits."""
+    return text if len(text) <= LONGEST_DESCRIPTION else f"{text[: LONGEST_DESCRIPTION - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the description of a run says about its Run."""
+    """What the description of a run says about its Run. Very long names of Provider and Run are shortened."""
 
     provider: str
     """``ns/name``"""
@@ -93,7 +105,12 @@ class Mark:
     attempt: int
 
     def __str__(self) -> str:
-        return f"{mark_of(self.provider)} run {self.run_id} of Run {self.run} (uid {self.uid}, attempt {self.attempt})"
+        run = _fit(self.run, _RUN)
+        return f"{mark_of(self.provider)} run {self.run_id} of Run {run} (uid {self.uid}, attempt {self.attempt})"
+
+    def belongs_to(self, provider: str) -> bool:
+        """Whether the run is of the Provider "ns/name"."""
+        return self.provider == _fit(provider, _PROVIDER)
 
     @classmethod
     def parse(cls, description: str) -> "Mark | None":
@@ -106,4 +123,4 @@ class Mark:
 
 def mark_of(provider: str) -> str:
     """What the descriptions of a Provider's runs have in common, and no other's."""
-    return f"[kfp-operator {provider}]"
+    return f"[kfp-operator {_fit(provider, _PROVIDER)}]"

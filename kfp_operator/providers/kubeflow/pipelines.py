@@ -75,7 +75,8 @@ class Pipelines:
             return
         kept = {pipeline.version, *keep}
         pipeline_id = _id(found, "pipeline_id")
-        for version, told in await self._our_versions(pipeline_id, pipeline.namespace, pipeline.name):
+        described = naming.pipeline_description(pipeline.namespace, pipeline.name)
+        for version, told in await self._our_versions(pipeline_id, described):
             if told not in kept:
                 await self._api.delete_version(pipeline_id, version)
 
@@ -88,13 +89,12 @@ class Pipelines:
             found = await self._api.pipeline(provider_id)
         if found is None:
             return
-        owner = naming.described_pipeline(str(found.get("description") or ""))
-        if not owner:
+        described = str(found.get("description") or "")
+        if not naming.described_pipeline(described):
             log.info("Pipeline %s at the server is not ours and is left there", provider_id)
             return
         pipeline_id = _id(found, "pipeline_id")
-        namespace, _, name = owner.partition("/")
-        for version, _ in await self._our_versions(pipeline_id, namespace, name):
+        for version, _ in await self._our_versions(pipeline_id, described):
             await self._api.delete_version(pipeline_id, version)
         try:
             await self._api.delete_pipeline(pipeline_id)
@@ -139,12 +139,12 @@ class Pipelines:
             raise Retryable(f"pipeline {pipeline_id} was deleted at the server, it is made again", reason="BackendObjectMissing") from error
         raise Permanent(f"Kubeflow Pipelines refuses the compiled pipeline: {error.said or error}", reason="PipelineRefused") from error
 
-    async def _our_versions(self, pipeline_id: str, namespace: str, name: str) -> list[tuple[str, str]]:
+    async def _our_versions(self, pipeline_id: str, described: str) -> list[tuple[str, str]]:
         """Id and version of each that we made; read whole before anything is deleted, which would move the pages."""
         ours = []
         async for page in self._api.versions(pipeline_id):
             for row in page:
-                told = naming.described_version(namespace, name, str(row.get("description") or ""))
+                told = naming.described_version(described, str(row.get("description") or ""))
                 if told is not None:
                     ours.append((_id(row, "pipeline_version_id"), told))
         return ours

@@ -5,7 +5,8 @@ were accepted) makes it ask less, and a new process finds out by asking.
 """
 
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from kfp_operator.api.states import RunState
@@ -120,7 +121,7 @@ class KubeflowProvider:
     async def ensure_experiment(self, experiment: ExperimentDescription) -> str:
         """Make it, unless it is there."""
         name = naming.experiment_name(experiment.namespace, experiment.name)
-        return await self._experiments.ensure(name, experiment.description)
+        return await self._experiments.ensure(name, naming.description(experiment.description))
 
     async def delete_experiment(self, provider_id: str) -> None:
         """Remove it; its runs stay."""
@@ -230,12 +231,13 @@ class KubeflowProvider:
         )
         yield ""
 
-    async def watch_runs(self) -> AsyncIterator[RunUpdate]:
+    async def watch_runs(self) -> AsyncGenerator[RunUpdate]:
         """See `watch`."""
-        async for update in self._watch.updates():
-            if update.state.final or update.gone:
-                self._stopping.pop(update.submission_id, None)
-            yield update
+        async with aclosing(self._watch.updates()) as updates:
+            async for update in updates:
+                if update.state.final or update.gone:
+                    self._stopping.pop(update.submission_id, None)
+                yield update
 
     async def artifacts(self, submission_id: str) -> Sequence[ComponentArtifact]:
         """What an ended run produced."""

@@ -15,7 +15,7 @@ import asyncio
 import heapq
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -123,7 +123,7 @@ class Watch:
                 if self._is_ours(run):
                     self._followed.setdefault(str(run["run_id"]), Followed())
 
-    async def updates(self) -> AsyncIterator[RunUpdate]:
+    async def updates(self) -> AsyncGenerator[RunUpdate]:
         """What changes, beginning with every run that is active or was when the watch broke."""
         for followed in self._followed.values():
             followed.told = None
@@ -163,7 +163,7 @@ class Watch:
 
     def _is_ours(self, run: Document) -> bool:
         mark = mark_of_run(run)
-        return mark is not None and mark.provider == self._provider
+        return mark is not None and mark.belongs_to(self._provider)
 
     # Sweeps
 

@@ -41,15 +41,11 @@ def test_what_a_provider_imposes_on_the_spec_makes_another_version() -> None:
 
 
 def test_a_version_is_known_as_ours_by_its_description() -> None:
-    told = naming.version_description("team-a", "train", "49e208")
-    assert naming.described_version("team-a", "train", told) == "49e208"
-    for namespace, name, text in (
-        ("team-a", "other", told),
-        ("team", "a/train", told),
-        ("team-a", "train", "my own"),
-        ("team-a", "train", ""),
-    ):
-        assert naming.described_version(namespace, name, text) is None
+    told, pipeline = naming.version_description("team-a", "train", "49e208"), naming.pipeline_description("team-a", "train")
+    assert naming.described_version(pipeline, told) == "49e208"
+    assert naming.described_pipeline(pipeline) == "team-a/train"
+    for other, text in ((naming.pipeline_description("team-a", "other"), told), (pipeline, "my own"), (pipeline, ""), ("my own", told)):
+        assert naming.described_version(other, text) is None
 
 
 def test_a_runs_mark_says_whose_it_is() -> None:
@@ -59,3 +55,21 @@ def test_a_runs_mark_says_whose_it_is() -> None:
     assert Mark.parse("my own run") is None
     assert naming.mark_of("mlops/kfp") in str(mark)
     assert naming.mark_of("mlops/kf") not in str(mark)
+
+
+def test_descriptions_fit_however_long_names_are() -> None:
+    long, uid = "x" * 253, "5b0f2a4e-8c3d-4f0a-9a1b-0c2d4e6f8a10"
+    mark = Mark(f"{'n' * 63}/{long}", uid, f"{'n' * 63}/{long}", uid, 9999)
+    assert len(str(mark)) <= naming.LONGEST_DESCRIPTION
+    found = Mark.parse(str(mark))
+    assert found is not None
+    assert (found.run_id, found.uid, found.attempt) == (uid, uid, 9999)
+    assert found.belongs_to(mark.provider)
+    assert not found.belongs_to(f"{'n' * 63}/{'x' * 252}")
+    assert naming.mark_of(mark.provider) in str(mark)
+    described = naming.pipeline_description("n" * 63, long)
+    told = naming.version_description("n" * 63, long, "49e208")
+    assert len(told) <= naming.LONGEST_DESCRIPTION
+    assert naming.described_version(described, told) == "49e208"
+    assert naming.described_version(naming.pipeline_description("n" * 63, "x" * 252), told) is None
+    assert len(naming.description("y" * 9999)) == naming.LONGEST_DESCRIPTION
