@@ -102,7 +102,7 @@ class ExperimentController:
                 backend = self._backend(experiment)
                 description = ExperimentDescription(meta.namespace, meta.name, experiment.spec.description)
                 desk.provider_id = await backend.provider.ensure_experiment(description)
-                desk.provider_generation, desk.trouble = backend.generation, Trouble()
+                desk.provider_generation = backend.generation
             case decisions.DeleteExperiment(provider_id):
                 await self._backend(experiment).provider.delete_experiment(provider_id)
                 await self._release(experiment)

@@ -264,6 +264,18 @@ async def test_nothing_stays_at_the_backend_of_an_experiment_deleted_before_its_
     assert (rig.provider.kept, rig.objects.present) == ({}, None)
 
 
+async def test_an_experiment_made_again_under_its_name_is_made_again_there(rig: Rig) -> None:
+    """The deletion of the first and the second may be seen in one look."""
+    await rig.reconcile()
+    rig.provider.kept = {"other/other": "exp-1"}
+    rig.objects.present = None
+    rig.store.drop(KEY, "experiment-uid")
+    made = b.experiment()
+    rig.objects.put(made.model_copy(update={"metadata": made.metadata.model_copy(update={"uid": "another-uid"})}))
+    assert await rig.reconcile() is None
+    assert rig.experiment.status.provider_id == "exp-2"
+
+
 async def test_an_experiment_edited_meanwhile_is_looked_at_again(rig: Rig) -> None:
     stale = rig.experiment
     rig.change(spec={"description": "edited"})
