@@ -5,8 +5,8 @@ step leaves it so that the next may be the first of another process:
 
 1. `StartRun` creates the Run of the earliest tick that is due. Repeated, it finds the Run that is there.
 2. `WriteScheduleStatus` moves `scheduledUntil` to the latest tick that has a Run, or past ticks that are to have none.
-3. `DeleteRuns` enforces the history limits, but never on a Run whose tick is later than `scheduledUntil`: while status does not say
-   that its tick is dealt with, the Run itself does.
+3. `DeleteRuns` enforces the history limits, once status says all there is to say: until it says that a tick is dealt with, the Run
+   itself does.
 
 An edit of the schedule, its suspension and its resumption move `scheduledUntil` to the present: they start nothing for the past.
 """
@@ -165,8 +165,7 @@ def decide_run_schedule(s: ScheduleSituation) -> ScheduleDecision:
     if waiting and s.refused is not None:
         again = _sooner(again, s.refused.not_before, s.now)
     spec = s.schedule.spec
-    unrecorded = {run.name for run in s.runs if _not_dealt_with(s, run)}
-    surplus = history.surplus(s.runs, successful=spec.successful_runs_history_limit, failed=spec.failed_runs_history_limit, keep=unrecorded)
+    surplus = history.surplus(s.runs, successful=spec.successful_runs_history_limit, failed=spec.failed_runs_history_limit)
     if surplus and s.prune_after is not None and s.now < s.prune_after:
         return ScheduleDecision(again=_sooner(again, s.prune_after, s.now))
     return ScheduleDecision(DeleteRuns(tuple(surplus)) if surplus else None, again)
@@ -178,11 +177,6 @@ def tick_of(schedule: RunSchedule, run: OwnedRun) -> datetime | None:
     if prefix != schedule.metadata.name or not (number.isascii() and number.isdecimal()) or len(number) > 11:
         return None
     return datetime.fromtimestamp(int(number), UTC)
-
-
-def _not_dealt_with(s: ScheduleSituation, run: OwnedRun) -> bool:
-    tick, until, queued = tick_of(s.schedule, run), s.schedule.status.scheduled_until, s.schedule.status.queued_time
-    return tick is not None and (until is None or tick > until or tick == queued)
 
 
 def _plan(s: ScheduleSituation) -> _Plan:
