@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kfp_operator.api import conditions, hashing
+from kfp_operator.api.clip import clip
 from kfp_operator.api.conditions import Wish
 from kfp_operator.api.names import Names
 from kfp_operator.api.run_schedule import RunSchedule, RunScheduleStatus
@@ -335,7 +336,7 @@ def _status(s: ScheduleSituation, plan: _Plan) -> tuple[RunScheduleStatus, tuple
     update = {
         "synchronization_state": plan.sync,
         "provider": schedule.spec.provider,
-        "message": plan.wishes[0].message[: conditions.MAX_MESSAGE],
+        "message": plan.wishes[0].message,
         "observed_generation": generation,
         "conditions": conditions.apply(before.conditions, plan.wishes, generation=generation, now=s.now),
         "active": active,
@@ -343,7 +344,7 @@ def _status(s: ScheduleSituation, plan: _Plan) -> tuple[RunScheduleStatus, tuple
     }
     if plan.sync is SyncState.SUCCEEDED:
         update["version"] = hashing.run_schedule_version(schedule.spec)
-    return before.model_copy(update=update | plan.changes), (*plan.told, *_ends(s))
+    return clip(before.model_copy(update=update | plan.changes)), (*plan.told, *_ends(s))
 
 
 def _ends(s: ScheduleSituation) -> tuple[Told, ...]:

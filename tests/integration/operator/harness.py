@@ -36,6 +36,7 @@ SHORT = {
     "mlexp": KINDS.experiment,
     "mlr": KINDS.run,
     "mlrc": KINDS.run_configuration,
+    "mlrs": KINDS.run_schedule,
 }
 SCENARIO = yaml.safe_load((Path(__file__).parents[2] / "data" / "pipelines" / "scenario.yaml").read_text())
 API_VERSION = NAMES.api_version
