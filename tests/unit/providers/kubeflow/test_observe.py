@@ -25,7 +25,7 @@ async def observing(provider: KubeflowProvider, since: datetime) -> AsyncIterato
         assert provider.others is not None
         async for update in provider.others.watch(since):
             if isinstance(update, RunUpdate):
-                told.append(update)
+                told.append(update)  # noqa: PERF401  # the watch does not end
 
     task = asyncio.create_task(watch())
     try:
