@@ -22,7 +22,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 WITHOUT_ROW = timedelta(seconds=120)
 """Age from which a Workflow whose run nobody knows is deleted."""
 AGAIN = timedelta(seconds=0.05)
-"""After which a report is repeated that found no row."""
+"""After which a report is tried again."""
 
 Turn = tuple[datetime, Callable[[datetime], None] | None]
 """When something changes, and what does it with that moment."""
@@ -38,6 +38,7 @@ class Argo:
     Args:
         script: What becomes of each.
         report: Stores the state of a Workflow in the server's database, as the persistence agent has it done; False: no such run.
+        shown: Whether the cluster shows the Workflow as it is, so that the agent can see it.
         report_delay: Seconds from a change to its report.
         stop_delay: Seconds from the request to stop to the end.
         first: Number of the first Workflow: names are made of it.
@@ -45,7 +46,14 @@ class Argo:
     """
 
     def __init__(
-        self, script: Script, report: Callable[[Workflow, datetime], bool], *, report_delay: float, stop_delay: float, first: int = 1
+        self,
+        script: Script,
+        report: Callable[[Workflow, datetime], bool],
+        shown: Callable[[Workflow], bool],
+        *,
+        report_delay: float,
+        stop_delay: float,
+        first: int = 1,
     ) -> None:
         self.script = script
         self.listeners: list[Listener] = []
@@ -54,6 +62,7 @@ class Argo:
         self.made: Counter[str] = Counter()
         """How many were ever made, by run."""
         self._report = report
+        self._shown = shown
         self._report_delay = timedelta(seconds=report_delay)
         self._stop_delay = timedelta(seconds=stop_delay)
         self._open: dict[str, Workflow] = {}
@@ -167,6 +176,9 @@ class Argo:
 
     def _report_first(self) -> None:
         moment, workflow = self._reports.pop(0)
+        if not self._shown(workflow):
+            self._queue(moment + AGAIN, workflow)
+            return
         if self._report(workflow, moment):
             return
         if moment - workflow.created >= WITHOUT_ROW:

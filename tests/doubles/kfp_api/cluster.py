@@ -60,6 +60,10 @@ class ClusterWorkflows:
         self._argo, self._before = argo, before
         argo.listeners.append(self._told)
 
+    def shows(self, workflow: Workflow) -> bool:
+        """Whether the API server has it as it is: the agent sees what others see, and no sooner."""
+        return self._written.get(workflow.uid) == _document(workflow)
+
     async def create(self, workflow: Workflow) -> None:
         """Return when it is there; ConnectionError."""
         document = _document(workflow)

@@ -78,6 +78,9 @@ class WorkflowStore(Protocol):
     def attach(self, argo: Argo, before: Callable[[], Awaitable[None]]) -> None:
         """Follow these Workflows; `before` is awaited before they show anything new."""
 
+    def shows(self, workflow: Workflow) -> bool:
+        """Whether it is there as it is now."""
+
     async def create(self, workflow: Workflow) -> None:
         """Return when it is there."""
 
@@ -93,6 +96,10 @@ class MemoryWorkflows:
 
     def attach(self, argo: Argo, before: Callable[[], Awaitable[None]]) -> None:
         """Nothing to do."""
+
+    def shows(self, workflow: Workflow) -> bool:
+        """It is."""
+        return True
 
     async def create(self, workflow: Workflow) -> None:
         """It is there."""
@@ -114,8 +121,9 @@ class Service:
         self.gate = Gate(options.identities)
         self.rows = Rows(now)
         self.script = Script(seconds=options.seconds)
-        self.argo = Argo(self.script, self.report, report_delay=options.report_delay, stop_delay=options.stop_delay, first=first)
         self.workflows = workflows or MemoryWorkflows()
+        delays = {"report_delay": options.report_delay, "stop_delay": options.stop_delay}
+        self.argo = Argo(self.script, self.report, self.workflows.shows, **delays, first=first)
         self.wedged = 0
         """Uploads that never end."""
         self.database = True

@@ -121,15 +121,18 @@ async def test_a_post_fails_while_the_api_server_is_away_and_later_states_are_wr
     control_plane: ControlPlane, server: KfpApiProcess, place: str
 ) -> None:
     await post(server, "before", "hang")
+    eventually(lambda: state(server, "before") == "RUNNING", 10, "it runs")
     control_plane.kill_apiserver()
     try:
         assert await post(server, "meanwhile") == 500
         assert "meanwhile" not in server.runs()
         server.finish("before")
-        assert state(server, "before") == "SUCCEEDED"
+        assert [w["status"]["phase"] for w in server.workflows() if w["metadata"]["labels"][LABEL] == "before"] == ["Succeeded"]
+        assert state(server, "before") == "RUNNING", "the agent cannot see it either"
     finally:
         control_plane.start_apiserver()
-    eventually(lambda: phases(control_plane, place, "before") == ["Succeeded"], 20, "the end is written")
+    eventually(lambda: state(server, "before") == "SUCCEEDED", 20, "the end is stored")
+    assert phases(control_plane, place, "before") == ["Succeeded"]
 
 
 async def test_a_retry_removes_the_labels_of_the_end(server: KfpApiProcess, cluster: Cluster, place: str) -> None:
@@ -141,6 +144,7 @@ async def test_a_retry_removes_the_labels_of_the_end(server: KfpApiProcess, clus
     assert state(server, "again") == "RUNNING"
     eventually(lambda: ended(cluster, place) == {None}, 10, "the labels are gone")
     server.finish("again")
+    eventually(lambda: state(server, "again") == "SUCCEEDED", 10, "the second end is stored")
     assert server.runs()["again"]["history"] == ["PENDING", "RUNNING", "FAILED", "RUNNING", "SUCCEEDED"]
 
 

@@ -22,6 +22,7 @@ SECONDS = 0.3
 RUNS = "*/state/providers/*/*/runs/[!.]*"
 """Folders of local runs, below the folder of a bench."""
 ENDED = frozenset({"SUCCEEDED", "FAILED"})
+ENDED_PHASES = frozenset({"Succeeded", "Failed", "Error"})
 
 
 class Backend(Protocol):
@@ -113,8 +114,8 @@ class KubeflowBackend:
         return count
 
     def results(self, folder: Path) -> int:
-        """How many runs are in a final state."""
-        return sum(row["state"] in ENDED for row in self.server.runs().values())
+        """How many Workflows have ended, whether or not the server knows it yet."""
+        return sum(workflow.get("status", {}).get("phase") in ENDED_PHASES for workflow in self.server.workflows())
 
     def active(self, folder: Path) -> set[str]:
         """Those in any other state."""

@@ -150,13 +150,9 @@ def test_a_process_that_cannot_ask_what_was_told_of_a_run_does_not_start_it(benc
     ended_well(bench, "it", "succeeded")
 
 
-@pytest.mark.parametrize(
-    ("backend", "lost"),
-    [("local", ""), ("kubeflow", ""), ("local", f"{RUNS}/obs"), ("local", ".")],
-    ids=["nothing", "nothing-kubeflow", "its consumers", "everything"],
-)
+@pytest.mark.parametrize("lost", ["", f"{RUNS}/obs", "."], ids=["nothing", "its consumers", "everything"])
 @scenario
-def test_a_run_that_ends_while_nats_is_gone_is_told_when_it_is_back(bench: Bench, backend: str, lost: str) -> None:
+def test_a_run_that_ends_while_nats_is_gone_is_told_when_it_is_back(bench: Bench, lost: str) -> None:
     operator = bench.operator().start().wait_ready()
     bench.prepare()
     document, gate = waiting(bench, "it")
@@ -192,9 +188,8 @@ def test_a_run_that_ends_while_nats_is_frozen_is_told_when_it_goes_on(bench: Ben
     operator.wait_ready()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @scenario
-def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_when_its_end_is_told(bench: Bench, backend: str) -> None:
+def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_when_its_end_is_told(bench: Bench) -> None:
     bench.operator().start().wait_ready()
     bench.prepare()
     bench.apply(bench.run("it", "hang"))
