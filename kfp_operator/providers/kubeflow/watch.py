@@ -144,6 +144,7 @@ class Watch:
 
     async def _turn(self) -> AsyncIterator[RunUpdate]:
         hinted = self._take_hints()
+        self._sweep_due = min(self._sweep_due, self._clock.monotonic() + self._pause())  # sooner where Workflows tell no longer
         if self._clock.monotonic() >= self._sweep_due:
             async for update in self._sweep():
                 yield update

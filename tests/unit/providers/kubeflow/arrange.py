@@ -103,14 +103,18 @@ class SeenWorkflows:
         self.forbidden = forbidden
         self.down = False
         self.lists = 0
-        self.hidden: set[str] = set()
-        """Runs whose Workflows are not shown."""
+        self._watches: list[asyncio.Queue[tuple[str, Mapping[str, Any]] | None]] = []
 
     async def list(self, namespace: str, selector: str) -> Sequence[Mapping[str, Any]]:
         self.lists += 1
         self._may()
         wanted = selector.partition("=")[2]
-        return [w.document() for w in self._kfp.service.argo.of(wanted) if w.namespace == namespace and wanted not in self.hidden]
+        return [w.document() for w in self._kfp.service.argo.of(wanted) if w.namespace == namespace]
+
+    def cut(self) -> None:
+        """Break the watches that are open."""
+        for changes in self._watches:
+            changes.put_nowait(None)
 
     async def watch(self, namespace: str, selector: str) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
         self._may()
@@ -128,6 +132,7 @@ class SeenWorkflows:
                 changes.put_nowait((shown, {"metadata": workflow.document()["metadata"]}))
 
         self._kfp.service.argo.listeners.append(listen)
+        self._watches.append(changes)
         try:
             for workflow in [w for w in self._kfp.service.argo.workflows.values() if w.uid in known]:
                 yield "ADDED", {"metadata": workflow.document()["metadata"]}
@@ -137,6 +142,7 @@ class SeenWorkflows:
                 yield change
         finally:
             self._kfp.service.argo.listeners.remove(listen)
+            self._watches.remove(changes)
 
     def _may(self) -> None:
         if self.down:

@@ -34,6 +34,16 @@ async def test_a_stopped_run_is_told_as_stopped_though_the_server_says_failed() 
         assert kfp.run(WHAT.id).state == "FAILED"
 
 
+async def test_a_stop_that_the_server_took_is_remembered_though_its_history_does_not_tell() -> None:
+    async with KfpApi(Options(stop_delay=0)) as kfp, provider_of(kfp) as provider:
+        kfp.outcome(HANGS)
+        await provider.submit_run(WHAT)
+        await provider.cancel_run(WHAT.id)
+        await ended(provider)
+        kfp.run(WHAT.id).history[:] = [c for c in kfp.run(WHAT.id).history if c.state != "CANCELING"]
+        assert (await ended(provider)).state is RunState.STOPPED
+
+
 async def test_a_process_that_did_not_ask_says_that_it_was_perhaps_stopped() -> None:
     async with KfpApi(Options(stop_delay=0)) as kfp:
         kfp.outcome(HANGS)
