@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; if there is one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing kfp-operator and what it needs into $(VENV) (the first time a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,nats,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[kubeflow,local,nats,dev]'
 	@touch $@
 
 demo: setup ## Run the main job end to end and show it (SHOW=schedules: Runs that start by themselves, KEEP=1: leave it running, KUBECONFIG=...: use that cluster)

@@ -60,6 +60,7 @@ def test_create_makes_the_run_that_the_flags_describe(shell: Shell, cluster: Clu
         ],
         "artifacts": [{"name": "model", "path": "push:model:0[pushed == 1]"}],
         "deletionPolicy": "Cancel",
+        "retries": 0,
         "cancel": False,
     }
 
