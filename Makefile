@@ -27,7 +27,7 @@ help: ## List the targets
 setup: $(STAMP) ## Make .venv with everything in it; quick when nothing changed
 	@:
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; if there is one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "installing kfp-operator and what it needs into $(VENV) (the first time a minute or two)"
