@@ -26,8 +26,9 @@ class Backend:
         cluster.apply(provider, run, namespace=namespace)
 
     def submit(self, attempt: int = 1) -> driver.Log:
-        """The Run is at the backend; its log."""
-        status = {"state": "running", "attempt": attempt, "provider": f"{self.namespace}/local"}
+        """The Run is at the backend, submitted for the `attempt`th time; its log."""
+        submission = {"submission": attempt, "firstAttempt": attempt}
+        status = {"state": "running", "attempt": attempt, "provider": f"{self.namespace}/local", **submission}
         command = ("patch", "mlr", "penguin-1", "-n", self.namespace, "--subresource=status", "--type=merge", "-p")
         self.cluster.kubectl(*command, json.dumps({"status": status}))
         folder = self._run(attempt)
