@@ -35,6 +35,8 @@ from tests.unit.operator.simulated_time import now as seconds
 from tests.unit.operator.simulated_time import run as simulate
 from tests.unit.operator.simulated_time import until
 
+pytestmark = pytest.mark.slow
+
 PROVIDER = "mlops/local"
 HOUR = 3600.0
 POLL = 60.0
@@ -250,7 +252,6 @@ async def an_hour(watch: str, known: int, ends: int = 0) -> tuple[Counter[tuple[
         return asked, taken_over
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("watch", ["Poll", "Workflows"])
 def test_an_hour_costs_what_its_active_runs_cost_whatever_has_finished(watch: str) -> None:
     few, many = simulate(an_hour(watch, 0)), simulate(an_hour(watch, 10_000))

@@ -25,6 +25,8 @@ from kfp_operator.reconcile.retry import pause
 from kfp_operator.schemas import RunCompletion, RunStatus
 from tests.doubles.world import World
 
+pytestmark = pytest.mark.slow
+
 RUNS = 3
 Step = tuple[int, int]
 EVERYTHING = range(25)
@@ -247,7 +249,6 @@ def test_nothing_is_lost_doubled_or_stuck_whatever_happens(steps: list[Step]) ->
     asyncio.run(live(steps))
 
 
-@pytest.mark.slow
 def test_random_schedules_with_deaths_end_right() -> None:
     assert run_schedules(range(60))["deaths"] > 40
 
@@ -258,7 +259,6 @@ def test_schedules_that_once_went_wrong_end_right() -> None:
         run_schedules(range(seed, seed + 1))
 
 
-@pytest.mark.slow
 def test_random_schedules_with_retries_reopens_and_values_to_wait_for_end_right() -> None:
     met = run_schedules(range(25), LIVELY, SPECS, length=250)
     assert met["deaths"] > 200
@@ -274,7 +274,6 @@ def test_schedules_of_retries_and_reopens_that_once_went_wrong_end_right() -> No
         run_schedules(range(seed, seed + 1), LIVELY, SPECS, length=250)
 
 
-@pytest.mark.slow
 def test_random_schedules_with_lost_streams_noise_and_interrupted_leadership_end_right() -> None:
     assert run_schedules(range(60), EVERYTHING)["deaths"] > 30
 

@@ -34,6 +34,8 @@ from tests.doubles.configurations import completion
 from tests.doubles.objects import SimulatedObjects
 from tests.doubles.world import Fate, Killed, Quiet
 
+pytestmark = pytest.mark.slow
+
 Step = tuple[int, int]
 KINDS = 16
 OWN = Key("RunConfiguration", "team", "nightly")
@@ -243,7 +245,6 @@ def test_the_runs_that_are_started_depend_only_on_what_happened(steps: list[Step
     asyncio.run(live(steps, operators))
 
 
-@pytest.mark.slow
 def test_random_schedules_with_deaths_and_several_operators_end_right() -> None:
     deaths = started = 0
     for seed in range(24):
@@ -282,7 +283,6 @@ def end_one(world: World) -> None:
             return
 
 
-@pytest.mark.slow
 def test_with_a_policy_never_two_are_active_and_every_occurrence_is_started_or_counted() -> None:
     for seed in range(18):
         policy = ("Forbid", "Replace", "QueueLatest")[seed % 3]

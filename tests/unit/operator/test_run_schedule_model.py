@@ -19,6 +19,8 @@ from kfp_operator.errors import Forbidden
 from kfp_operator.operator.store import Key
 from tests.doubles.schedule_world import BEGIN, KEY, World, tick
 
+pytestmark = pytest.mark.slow
+
 Step = tuple[int, int]
 STEPS = 12
 QUOTA = Forbidden("exceeded quota", status=403)

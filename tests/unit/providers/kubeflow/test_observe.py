@@ -15,6 +15,8 @@ from tests.doubles.kfp_api import KfpApi, Options, Outcome
 from tests.unit.providers.kubeflow.arrange import NOW, SPEC, FakeClock, pipeline, provider_of, submission
 from tests.waiting import eventually_async as until
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def observing(provider: KubeflowProvider, since: datetime) -> AsyncIterator[list[RunUpdate]]:

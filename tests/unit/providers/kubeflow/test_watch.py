@@ -19,6 +19,8 @@ from tests.doubles.kfp_api.rows import Change, Run
 from tests.unit.providers.kubeflow.arrange import FakeClock, SeenWorkflows, provider_of, submission
 from tests.waiting import eventually_async as until
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("watch", ["Poll", "Workflows"])
 
 
@@ -291,7 +293,6 @@ def finished(kfp: KfpApi, count: int, *, ours: bool = True) -> None:
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("known", [0, 10_000])
 @BOTH
 async def test_an_hour_with_ten_active_runs_costs_the_same_whatever_has_finished(watch: str, known: int) -> None:
