@@ -226,7 +226,7 @@ def test_a_run_that_is_tried_again_in_the_ui_gets_another_attempt_and_another_co
     assert (again.status.attempt, again.status.completion_state) == (2, "Succeeded")
     bench.released("it")
     reader = Reader(bench.nats.url)
-    eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+    eventually(lambda: reader.unsettled() == 0, 90, "the projector has acknowledged everything")
     told = reader.completions(run.metadata.full_name)
     assert told[0] == first
     assert [(d["attempt"], d["state"]) for d in told] == [(1, "failed"), (2, "succeeded")]

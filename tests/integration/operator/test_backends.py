@@ -259,6 +259,6 @@ def test_an_orphaned_run_goes_on_at_the_backend_and_is_not_told_any_more(bench: 
 def test_nothing_was_told_twice_and_nothing_was_a_defect(shared: Bench) -> None:
     told, operator = reader(shared), shared.operators[0]
     told.once_each()
-    eventually(lambda: told.unsettled() == 0, 30, "the projector has acknowledged everything")
+    eventually(lambda: told.unsettled() == 0, 90, "the projector has acknowledged everything")
     assert operator.metric("kfp_operator_status_refused_total") == 0
     assert "please report this" not in operator.log.read_text()

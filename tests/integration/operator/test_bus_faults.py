@@ -203,7 +203,7 @@ def test_a_run_that_is_deleted_while_nats_is_gone_is_stopped_at_once_and_goes_wh
     reader = Reader(bench.nats.url)
     (told,) = reader.completions(run.metadata.full_name)
     assert told["state"] == "stopped"
-    eventually(lambda: reader.unsettled() == 0, 60, "the projector has acknowledged everything")
+    eventually(lambda: reader.unsettled() == 0, 90, "the projector has acknowledged everything")
     assert [e["data"] for e in reader.events("documented")] == [told]
 
 
@@ -331,7 +331,7 @@ def test_what_strangers_store_among_the_events_does_no_harm_and_is_counted(bench
     (stored,) = (e for e in reader.events() if e["nats"] == place)
     assert stored["data"]["state"] == "succeeded"
     assert b"in the place of the completion" in [m.data for m in reader.messages("dead-letter")]
-    eventually(lambda: reader.unsettled() == 0, 60, "the projector has acknowledged everything")
+    eventually(lambda: reader.unsettled() == 0, 90, "the projector has acknowledged everything")
 
 
 @scenario

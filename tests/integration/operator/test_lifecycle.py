@@ -319,7 +319,7 @@ def test_a_namespace_deleted_with_a_provider_a_pipeline_and_runs_in_it_ends(benc
 def test_nothing_was_told_twice_and_nothing_is_left_to_do(shared: Bench) -> None:
     reader, operator = Reader(shared.nats.url), shared.operators[0]
     reader.once_each()
-    eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+    eventually(lambda: reader.unsettled() == 0, 90, "the projector has acknowledged everything")
     assert operator.metric("kfp_operator_events_outbox_pending") == 0
     assert operator.metric("kfp_operator_status_refused_total") == 0
     assert "please report this" not in operator.log.read_text()

@@ -25,10 +25,10 @@ def all_ended_well(
     """
     reader, runs = Reader(bench.nats.url), settled(bench, states, within)
     if quiet:  # what a killed process held comes again after ten seconds
-        eventually(lambda: reader.unsettled() == 0, 30, "the projector has acknowledged everything")
+        eventually(lambda: reader.unsettled() == 0, 90, "the projector has acknowledged everything")
     else:
         uids = {runs[name].metadata.uid for name in states}
-        eventually(lambda: uids <= {e["data"]["runUid"] for e in reader.events("documented")}, 10, "the documented copies are stored")
+        eventually(lambda: uids <= {e["data"]["runUid"] for e in reader.events("documented")}, 30, "the documented copies are stored")
     events, copies, begun = reader.events(), reader.events("documented"), starts(bench)
     found = {}
     for name, state in states.items():
