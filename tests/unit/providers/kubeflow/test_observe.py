@@ -148,6 +148,22 @@ async def test_each_attempt_is_told_once() -> None:
         assert states(told) == [("r", 1, "failed"), ("r", 2, "succeeded")]
 
 
+async def test_an_attempt_that_ended_before_observing_began_is_not_told_when_its_run_is_retried() -> None:
+    clock = FakeClock()
+    async with KfpApi(Options(seconds=5), now=clock.now) as kfp, provider_of(kfp, clock=clock, observe="All") as provider:
+        kfp.outcome(Outcome(seconds=5, fails_in="act", then=Outcome(seconds=5)))
+        await start(provider, "r")
+        clock.passed += 60
+        began = clock.now()
+        clock.passed += 60
+        await provider._client.post("/runs/r:retry", what="retry")
+        async with observing(provider, began) as told:
+            await until(lambda: told, 60, "the second attempt is told")
+            seen = clock.passed
+            await until(lambda: clock.passed > seen + 600, 60, "time has passed")
+        assert states(told) == [("r", 2, "succeeded")]
+
+
 @pytest.mark.parametrize("state", ["SKIPPED"])
 async def test_what_has_no_completion_is_not_told(state: str) -> None:
     clock = FakeClock()
